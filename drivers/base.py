@@ -1,0 +1,70 @@
+"""The contract of every driver, and the three errors that tell the runtime what to do."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from drivers.packet import Packet, SensorCounters, SensorInfo
+
+
+class DriverError(Exception):
+    """A sentence for people: what, where, what was expected, what to do."""
+
+
+class Unavailable(DriverError):
+    """The device is not there or not usable now; the runtime tries again with back-off."""
+
+
+class Disconnected(Unavailable):
+    """The device was open and went away; the runtime closes and opens again."""
+
+
+class Misconfigured(DriverError):
+    """Trying again cannot help; a person must change the configuration (exit 78 at start)."""
+
+
+class DriverConfig(BaseModel):
+    """Base of every driver's own table in the TOML; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=DriverConfig)
+
+
+class Driver(ABC, Generic[C]):
+    """One sensor. Only its capture thread calls it; the runtime owns threads, retries, counters' reporting and logging.
+
+    The constructor stores and touches no hardware.
+    """
+
+    Config: ClassVar[type[DriverConfig]]
+
+    def __init__(self, name: str, cfg: C) -> None:
+        self.name = name
+        self.cfg = cfg
+        self.counters = SensorCounters()
+
+    @abstractmethod
+    def info(self) -> SensorInfo:
+        """What the samples mean, from the configuration alone: callable before ``open``, touches no hardware."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Take the device exclusively; callable again after ``close``. Raises Unavailable or Misconfigured."""
+
+    @abstractmethod
+    def read(self, timeout: float) -> Packet | None:
+        """The next packet, or None when nothing came within ``timeout`` seconds.
+
+        Raises Disconnected when the device went away, and EndOfInput when a finite source is exhausted.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the device back. Idempotent, never raises."""
+
+
+class EndOfInput(DriverError):  # noqa: N818 - not a fault: a finite recording ended
+    """A finite source (a file that does not loop) has no more samples."""

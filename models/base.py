@@ -1,0 +1,111 @@
+"""Contracts of models: encoders, backends and what they exchange."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from drivers.packet import SensorInfo
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+
+Raster = npt.NDArray[np.uint8]
+"""(time_steps, features) spikes, 0 or 1."""
+Potentials = npt.NDArray[np.int64]
+"""(classes,) sum over the steps of the last layer's output."""
+
+
+class ModelError(Exception):
+    """A sentence for people: what, where, what was expected, what to do."""
+
+
+class BadModel(ModelError):
+    """This model cannot be used as it is; keep the old one."""
+
+
+class BackendUnavailable(ModelError):
+    """The runtime or chip is not usable now or not installed; another backend may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A fixed stretch of capture time of one sensor, in the sensor's own integers."""
+
+    t0_ns: int
+    """CLOCK_MONOTONIC time of the first sample."""
+    dt_ns: int
+    data: npt.NDArray[np.generic]
+    """(samples, channels) integer, C-contiguous; valid until the next ``push`` of the Windower that made it."""
+    info: SensorInfo
+    lost: int = 0
+    """Samples inside the window that are known to be missing and were filled by holding the last value."""
+
+    @property
+    def end_ns(self) -> int:
+        """Capture time of the end of the last sample."""
+        return self.t0_ns + self.dt_ns * len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class IoSpec:
+    """What a loaded network takes and gives."""
+
+    features: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One decision of one pipeline."""
+
+    t0_ns: int
+    """Capture time of the window's first sample, CLOCK_MONOTONIC."""
+    end_ns: int
+    """Capture time of the end of the window's last sample."""
+    label: str
+    score: float
+    """Softmax of the potentials at the bundle's temperature: 0..1, comparable within one model version only."""
+    lost: int
+    """Samples missing inside the window."""
+    input_spikes: int
+    backend_ns: int
+    """Time spent inside the backend call."""
+
+
+class Encoder(Protocol):
+    """Window to spikes. Pure: the same window gives the same raster, whatever came before."""
+
+    shape: tuple[int, ...]
+    """(time_steps, features)."""
+
+    def encode(self, window: Window, out: Raster) -> None:
+        """Write the spikes of ``window`` into ``out`` (uint8 of ``shape``; every cell is written, 0 or 1)."""
+
+    def reset(self) -> None:
+        """Forget everything; a no-op for encoders that keep nothing between windows."""
+
+
+class Backend(ABC):
+    """Runs one network. Only its pipeline's thread calls it. Every backend gives the same potentials, bit by bit."""
+
+    isolate: ClassVar[bool] = False
+    """True: holds the GIL or may crash, so the runtime must put it into a child process."""
+
+    @abstractmethod
+    def load(self, bundle: "Bundle") -> IoSpec:
+        """Map the network and warm up. Raises BackendUnavailable or BadModel."""
+
+    @abstractmethod
+    def infer(self, raster: Raster) -> Potentials:
+        """Step the network through ``raster`` from its present state; the result is the caller's own array."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """State to rest."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what ``load`` took. Idempotent, never raises."""

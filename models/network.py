@@ -1,0 +1,153 @@
+"""The integer network: the form that every backend executes, and the numbers it is made of.
+
+Source of the arithmetic: Loihi's CUBA-LIF neuron, as Lava's ``LIF`` process in fixed point computes it.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.base import BadModel
+
+WEIGHT_SHIFT = 7
+"""An int8 weight w stands for the even integer 2w, and a synaptic sum is shifted left by 6: together w << 7."""
+THRESHOLD_SHIFT = 6
+DECAY_BITS = 12
+DECAY_ONE = 1 << DECAY_BITS
+STATE_MAX = (1 << 23) - 1
+THRESHOLD_MAX = (1 << 17) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One population of neurons with its input and recurrent synapses.
+
+    ``w_in`` int8 (neurons, inputs); ``w_rec`` int8 (neurons, neurons) or None; ``k_u``, ``k_v`` int32 (neurons,)
+    in 0..4096; ``bias`` int32 (neurons,), added to v each step; ``v_th`` int32 (neurons,) in 1..2^17-1, or None for an
+    integrator, which never spikes and whose output is its membrane potential.
+    """
+
+    name: str
+    w_in: npt.NDArray[np.int8]
+    w_rec: npt.NDArray[np.int8] | None
+    k_u: npt.NDArray[np.int32]
+    k_v: npt.NDArray[np.int32]
+    bias: npt.NDArray[np.int32]
+    v_th: npt.NDArray[np.int32] | None
+
+    @property
+    def neurons(self) -> int:
+        return int(self.w_in.shape[0])
+
+    @property
+    def inputs(self) -> int:
+        return int(self.w_in.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Layers in order; layer n+1 sees the spikes of layer n of the same time step.
+
+    The readout is the sum over the steps of the last layer's output: spikes of a spiking layer, membrane potential of
+    an integrator.
+    """
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def features(self) -> int:
+        return self.layers[0].inputs
+
+    @property
+    def classes(self) -> int:
+        return self.layers[-1].neurons
+
+
+def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
+    n, m = layer.w_in.shape
+    where = f"layer {layer.name!r}"
+    if inputs is not None and m != inputs:
+        raise BadModel(f"{where} takes {m} inputs, but the layer before it has {inputs} neurons")
+    if layer.w_rec is not None and layer.w_rec.shape != (n, n):
+        raise BadModel(f"{where}: recurrent weights have shape {layer.w_rec.shape}, expected {(n, n)}")
+    for what, array, low, high in (
+        ("k_u", layer.k_u, 0, DECAY_ONE),
+        ("k_v", layer.k_v, 0, DECAY_ONE),
+        ("bias", layer.bias, -STATE_MAX, STATE_MAX),
+        ("v_th", layer.v_th, 1, THRESHOLD_MAX),
+    ):
+        if array is None:
+            continue
+        if array.shape != (n,):
+            raise BadModel(f"{where}: {what} has shape {array.shape}, expected {(n,)}")
+        if n and (array.min() < low or array.max() > high):
+            raise BadModel(f"{where}: {what} must lie in {low}..{high}")
+    if layer.v_th is None and not last:
+        raise BadModel(f"{where} is an integrator, which can only be the last layer")
+    if layer.v_th is None and layer.w_rec is not None:
+        raise BadModel(f"{where}: an integrator does not spike, so it cannot have recurrent weights")
+
+
+def check(network: Network) -> Network:
+    """Return ``network`` if it is well formed, else raise BadModel with the layer and the reason."""
+    if not network.layers:
+        raise BadModel("the network has no layers")
+    inputs: int | None = None
+    for layer in network.layers:
+        _check_layer(layer, inputs, last=layer is network.layers[-1])
+        inputs = layer.neurons
+    return network
+
+
+_ARRAYS = {"w_in": np.int8, "w_rec": np.int8, "k_u": np.int32, "k_v": np.int32, "bias": np.int32, "v_th": np.int32}
+
+
+def save(network: Network, path: Path) -> None:
+    """Write the network as ``.npz`` without pickles: the layer names, and the arrays as ``<layer index>.<field>``."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "layers": np.frombuffer(json.dumps([layer.name for layer in network.layers]).encode(), np.uint8)
+    }
+    for i, layer in enumerate(network.layers):
+        for field in _ARRAYS:
+            value = getattr(layer, field)
+            if value is not None:
+                arrays[f"{i}.{field}"] = value
+    write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """``numpy.savez_compressed`` with fixed dates, so that the same arrays give the same bytes."""
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+
+
+def load(path: Path) -> Network:
+    """Read what ``save`` wrote. Raises BadModel."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = json.loads(archive["layers"].tobytes())
+            layers = []
+            for i, name in enumerate(names):
+                fields = {
+                    field: np.ascontiguousarray(archive[f"{i}.{field}"]).astype(dtype, casting="safe")
+                    if f"{i}.{field}" in archive
+                    else None
+                    for field, dtype in _ARRAYS.items()
+                }
+                missing = [f for f in ("w_in", "k_u", "k_v", "bias") if fields[f] is None]
+                if missing:
+                    raise BadModel(f"{path}: layer {name!r} lacks {', '.join(missing)}")
+                layers.append(Layer(name=str(name), **fields))  # type: ignore[arg-type]  # checked just above
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadModel(f"{path}: not an integer network ({error})") from error
+    return check(Network(tuple(layers)))
