@@ -88,6 +88,29 @@ class Encoder(Protocol):
         """Forget everything; a no-op for encoders that keep nothing between windows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything a network did in one ``infer``: per layer (steps, neurons) spikes uint8, u and v int32 after the step."""
+
+    spikes: tuple[npt.NDArray[np.uint8], ...]
+    u: tuple[npt.NDArray[np.int32], ...]
+    v: tuple[npt.NDArray[np.int32], ...]
+
+    @classmethod
+    def empty(cls, steps: int, neurons: tuple[int, ...]) -> "Trace":
+        """A trace to hand to ``infer``, which fills it."""
+        return cls(
+            tuple(np.zeros((steps, n), np.uint8) for n in neurons),
+            tuple(np.zeros((steps, n), np.int32) for n in neurons),
+            tuple(np.zeros((steps, n), np.int32) for n in neurons),
+        )
+
+    def differing_cells(self, other: "Trace") -> int:
+        """How many cells of spikes, u and v differ."""
+        mine, theirs = (*self.spikes, *self.u, *self.v), (*other.spikes, *other.u, *other.v)
+        return sum(int(np.count_nonzero(a != b)) for a, b in zip(mine, theirs, strict=True))
+
+
 class Backend(ABC):
     """Runs one network. Only its pipeline's thread calls it. Every backend gives the same potentials, bit by bit."""
 
@@ -99,8 +122,11 @@ class Backend(ABC):
         """Map the network and warm up. Raises BackendUnavailable or BadModel."""
 
     @abstractmethod
-    def infer(self, raster: Raster) -> Potentials:
-        """Step the network through ``raster`` from its present state; the result is the caller's own array."""
+    def infer(self, raster: Raster, trace: Trace | None = None) -> Potentials:
+        """Step the network through ``raster`` from its present state; the result is the caller's own array.
+
+        With a ``trace`` of ``len(raster)`` steps it is filled as well: for golden vectors and comparisons, not for speed.
+        """
 
     @abstractmethod
     def reset(self) -> None:

@@ -5,9 +5,11 @@ Source of the arithmetic: Loihi's CUBA-LIF neuron, as Lava's ``LIF`` process in 
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ DECAY_BITS = 12
 DECAY_ONE = 1 << DECAY_BITS
 STATE_MAX = (1 << 23) - 1
 THRESHOLD_MAX = (1 << 17) - 1
+NPZ_MAX_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,8 @@ def check(network: Network) -> Network:
 _ARRAYS = {"w_in": np.int8, "w_rec": np.int8, "k_u": np.int32, "k_v": np.int32, "bias": np.int32, "v_th": np.int32}
 
 
-def save(network: Network, path: Path) -> None:
-    """Write the network as ``.npz`` without pickles: the layer names, and the arrays as ``<layer index>.<field>``."""
+def save(network: Network) -> bytes:
+    """The network as the bytes of an ``.npz``: the layer names, and the arrays as ``<layer index>.<field>``."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "layers": np.frombuffer(json.dumps([layer.name for layer in network.layers]).encode(), np.uint8)
     }
@@ -117,37 +120,50 @@ def save(network: Network, path: Path) -> None:
             value = getattr(layer, field)
             if value is not None:
                 arrays[f"{i}.{field}"] = value
-    write_npz(path, arrays)
+    return write_npz(arrays)
 
 
-def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    """``numpy.savez_compressed`` with fixed dates, so that the same arrays give the same bytes."""
-    import zipfile
+def load(content: bytes, where: str) -> Network:
+    """Read what ``save`` gave. ``where`` names it in errors. Raises BadModel."""
+    arrays = read_npz(content, where)
+    try:
+        names = json.loads(arrays["layers"].tobytes())
+        layers = []
+        for i, name in enumerate(names):
+            present = {f: arrays.get(f"{i}.{f}") for f in _ARRAYS}
+            missing = [f for f in ("w_in", "k_u", "k_v", "bias") if present[f] is None]
+            if missing:
+                raise BadModel(f"{where}: layer {name!r} lacks {', '.join(missing)}")
+            fields = {
+                f: None if a is None else np.ascontiguousarray(a.astype(_ARRAYS[f], casting="safe"))
+                for f, a in present.items()
+            }
+            layers.append(Layer(name=str(name), **fields))  # type: ignore[arg-type]  # required fields were checked above
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadModel(f"{where}: not an integer network ({error})") from error
+    return check(Network(tuple(layers)))
 
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+
+def write_npz(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
+    """As ``numpy.savez_compressed``, with fixed dates, so that the same arrays give the same bytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED
+            )
+    return out.getvalue()
 
 
-def load(path: Path) -> Network:
-    """Read what ``save`` wrote. Raises BadModel."""
+def read_npz(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an ``.npz``, without pickles and without inflating more than NPZ_MAX_BYTES. Raises BadModel."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = json.loads(archive["layers"].tobytes())
-            layers = []
-            for i, name in enumerate(names):
-                fields = {
-                    field: np.ascontiguousarray(archive[f"{i}.{field}"]).astype(dtype, casting="safe")
-                    if f"{i}.{field}" in archive
-                    else None
-                    for field, dtype in _ARRAYS.items()
-                }
-                missing = [f for f in ("w_in", "k_u", "k_v", "bias") if fields[f] is None]
-                if missing:
-                    raise BadModel(f"{path}: layer {name!r} lacks {', '.join(missing)}")
-                layers.append(Layer(name=str(name), **fields))  # type: ignore[arg-type]  # checked just above
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadModel(f"{path}: not an integer network ({error})") from error
-    return check(Network(tuple(layers)))
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(item.file_size for item in archive.infolist()) > NPZ_MAX_BYTES:
+                raise BadModel(f"{where}: inflates to more than {NPZ_MAX_BYTES} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise BadModel(f"{where}: not an .npz archive of plain arrays ({error})") from error

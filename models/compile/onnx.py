@@ -1,0 +1,96 @@
+"""Compile the integer network into an ONNX graph of one time step: state in, state out, integers only.
+
+Inputs: ``x`` uint8 (1, features), ``acc`` int64 (1, classes), and per layer i ``u{i}``, ``v{i}`` int64 (1, neurons)
+and, where it has recurrent synapses, ``s{i}`` uint8 (1, neurons). Outputs: the same names with ``_out``; every spiking
+layer has ``s{i}_out``. ``acc_out`` is the readout so far. Needs the extra ``build``; running the result needs only onnxruntime.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from models.network import DECAY_ONE, STATE_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Network
+
+OPSET = 17
+IR_VERSION = 9
+"""Old enough for the onnxruntime of JetPack 6."""
+
+
+class _Graph:
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
+        name = out or f"n{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"{kind}_{name}", **attributes))
+        return name
+
+    def constant(self, name: str, value: "np.ndarray[Any, Any] | np.generic") -> str:
+        self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def input(self, name: str, dtype: int, width: int) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, [1, width]))
+        return name
+
+    def output(self, name: str, dtype: int, width: int) -> str:
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, [1, width]))
+        return name
+
+
+def compile_step(network: Network) -> bytes:
+    """The serialised ONNX model of one step of ``network``; the same network gives the same bytes."""
+    g = _Graph()
+    g.constant("one", np.int64(DECAY_ONE))
+    g.constant("weight_unit", np.int64(1 << WEIGHT_SHIFT))
+    g.constant("state_min", np.int64(-STATE_MAX))
+    g.constant("state_max", np.int64(STATE_MAX))
+    g.constant("rest", np.int64(0))
+    x = g.input("x", TensorProto.UINT8, network.features)
+    g.input("acc", TensorProto.INT64, network.classes)
+    out = x
+    for i, layer in enumerate(network.layers):
+        out = _layer(g, i, layer, out)
+    if network.layers[-1].v_th is not None:
+        out = g.op("Cast", out, to=TensorProto.INT64)
+    g.op("Add", "acc", out, out=g.output("acc_out", TensorProto.INT64, network.classes))
+    graph = helper.make_graph(g.nodes, "step", g.inputs, g.outputs, list(g.constants.values()))
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="axond"
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _layer(g: _Graph, i: int, layer: Layer, x: str) -> str:
+    """Add the nodes of one layer; returns the name of its output."""
+    n = layer.neurons
+    total = g.op("MatMulInteger", x, g.constant(f"w{i}", np.ascontiguousarray(layer.w_in.T)))
+    if layer.w_rec is not None:
+        s = g.input(f"s{i}", TensorProto.UINT8, n)
+        total = g.op("Add", total, g.op("MatMulInteger", s, g.constant(f"r{i}", np.ascontiguousarray(layer.w_rec.T))))
+    drive = g.op("Mul", g.op("Cast", total, to=TensorProto.INT64), "weight_unit")
+    u = _decayed_sum(g, i, "u", layer.k_u, drive)
+    v = _decayed_sum(g, i, "v", layer.k_v, u)
+    if layer.bias.any():
+        v = g.op("Add", v, g.constant(f"b{i}", layer.bias.astype(np.int64)))
+    v_out = g.output(f"v{i}_out", TensorProto.INT64, n)
+    if layer.v_th is None:
+        return g.op("Clip", v, "state_min", "state_max", out=v_out)
+    v = g.op("Clip", v, "state_min", "state_max")
+    fired = g.op("Greater", v, g.constant(f"th{i}", layer.v_th.astype(np.int64) << THRESHOLD_SHIFT))
+    g.op("Where", fired, "rest", v, out=v_out)
+    return g.op("Cast", fired, to=TensorProto.UINT8, out=g.output(f"s{i}_out", TensorProto.UINT8, n))
+
+
+def _decayed_sum(g: _Graph, i: int, state: str, k: "np.ndarray[Any, np.dtype[np.int32]]", drive: str) -> str:
+    """``decay(state, k) + drive``. Integer Div truncates toward zero, which is what the decay wants."""
+    name = g.input(f"{state}{i}", TensorProto.INT64, len(k))
+    kept = g.op("Div", g.op("Mul", name, g.constant(f"k{state}{i}", k.astype(np.int64))), "one")
+    out = g.output(f"u{i}_out", TensorProto.INT64, len(k)) if state == "u" else None
+    return g.op("Add", kept, drive, out=out)

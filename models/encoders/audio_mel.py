@@ -1,0 +1,126 @@
+"""Speech to spikes: log-mel bands, level-normalised per window, as thermometer levels and as on/off changes.
+
+Mel scale and triangular bands as in Davis and Mermelstein (1980), O'Shaughnessy's formula 2595 log10(1 + f / 700).
+Features in order: ``levels_db`` x bands (a band is at or above that level), then on x bands, then off x bands (the
+band's smoothed level rose or fell through a multiple of ``step_db`` since the last time step; 0 = no such features).
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from drivers.packet import SensorInfo
+from models.base import BadModel, Raster, Window
+
+_FLOOR_FS = 1e-5
+"""Band amplitude that counts as silence, a third of one 16-bit step: keeps digital silence finite."""
+
+
+class Config(BaseModel):
+    """Part ``encoder`` of a bundle's manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate_hz: float = Field(default=8000.0, gt=0)
+    frame: int = Field(default=256, ge=16, le=8192)
+    """Samples of one spectrum."""
+    hop: int = Field(default=100, ge=1, le=8192)
+    """Samples from one time step to the next."""
+    bands: int = Field(default=32, ge=1, le=256)
+    low_hz: float = Field(default=100.0, ge=0)
+    high_hz: float = Field(default=3900.0, gt=0)
+    levels_db: tuple[float, ...] = (-12.0, -22.0, -32.0, -42.0)
+    """Thermometer levels, relative to the loudest band of the window."""
+    step_db: float = Field(default=6.0, ge=0)
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> "Config":
+        if not self.low_hz < self.high_hz <= self.rate_hz / 2:
+            raise ValueError("low_hz < high_hz <= rate_hz / 2 is expected")
+        if not self.levels_db and not self.step_db:
+            raise ValueError("levels_db and step_db are both empty: nothing would ever spike")
+        return self
+
+
+class AudioMel:
+    """Encoder of one channel of speech. Pure; about half a millisecond for a second of 8 kHz."""
+
+    Config = Config
+
+    def __init__(self, cfg: Config, info: SensorInfo, samples: int) -> None:
+        """Raises BadModel when the sensor or the window does not fit."""
+        if info.family != "audio" or len(info.channels) != 1:
+            raise BadModel(
+                f"encoder audio_mel takes one audio channel, the sensor is {info.family} with {len(info.channels)} channels"
+            )
+        if abs(info.rate_hz - cfg.rate_hz) > 1e-3 * cfg.rate_hz:
+            raise BadModel(
+                f"encoder audio_mel was made for {cfg.rate_hz:g} Hz, the sensor gives {info.rate_hz:g} Hz; "
+                "set the sensor's rate_hz or choose another model"
+            )
+        if samples < cfg.frame:
+            raise BadModel(f"encoder audio_mel needs windows of {cfg.frame} samples or more, the bundle has {samples}")
+        self.cfg = cfg
+        steps = 1 + (samples - cfg.frame) // cfg.hop
+        self.shape = (steps, cfg.bands * (len(cfg.levels_db) + (2 if cfg.step_db else 0)))
+        self._samples = samples
+        self._scale = info.scale[0]
+        self._taper = np.hanning(cfg.frame + 1)[:-1]
+        self._bank = _mel_bank(cfg)
+        self._frames = np.empty((steps, cfg.frame))
+
+    def reset(self) -> None:
+        """Nothing is kept between windows."""
+
+    def encode(self, window: Window, out: Raster) -> None:
+        """Write the spikes of ``window`` ((samples, 1) integers) into ``out``, uint8 of ``shape``."""
+        if window.data.shape != (self._samples, 1):
+            raise BadModel(f"encoder audio_mel got {window.data.shape} samples, expected {(self._samples, 1)}")
+        code(self.cfg, self.log_mel(window.data[:, 0]), out)
+
+    def log_mel(self, samples: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """(steps, bands) in dB re full scale of integer ``samples``, their mean removed."""
+        wave = samples * self._scale
+        wave -= wave.mean()
+        frames = np.lib.stride_tricks.sliding_window_view(wave, self.cfg.frame)[:: self.cfg.hop]
+        np.multiply(frames, self._taper, out=self._frames)
+        spectra = np.fft.rfft(self._frames, axis=1)
+        power = (spectra.real**2 + spectra.imag**2) @ self._bank
+        return 10 * np.log10(power + _FLOOR_FS**2)
+
+
+def code(cfg: Config, level_db: npt.NDArray[np.float64], out: Raster) -> None:
+    """Spikes of log-mel levels (steps, bands)."""
+    relative_db = level_db - level_db.max()
+    bands = cfg.bands
+    for i, threshold_db in enumerate(cfg.levels_db):
+        np.greater_equal(relative_db, threshold_db, out=out[:, i * bands : (i + 1) * bands], casting="unsafe")
+    if cfg.step_db:
+        smooth_db = relative_db.copy()
+        smooth_db[1:] += relative_db[:-1]
+        stair = np.floor(smooth_db * (0.5 / cfg.step_db))
+        first = len(cfg.levels_db) * bands
+        on, off = out[:, first : first + bands], out[:, first + bands : first + 2 * bands]
+        on[0] = off[0] = 0
+        on[1:] = stair[1:] > stair[:-1]
+        off[1:] = stair[1:] < stair[:-1]
+
+
+def _mel_bank(cfg: Config) -> npt.NDArray[np.float64]:
+    """(frequencies, bands) weights that turn power spectra into mean power per band, re full scale."""
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (cfg.low_hz, cfg.high_hz))
+    edges_hz = 700 * (10 ** (np.linspace(low, high, cfg.bands + 2) / 2595) - 1)
+    at_hz = np.arange(cfg.frame // 2 + 1) * cfg.rate_hz / cfg.frame
+    bank = np.zeros((len(at_hz), cfg.bands))
+    for i, (left, (middle, right)) in enumerate(zip(edges_hz, pairwise(edges_hz[1:]), strict=False)):
+        rise, fall = (at_hz - left) / (middle - left), (right - at_hz) / (right - middle)
+        weights = np.clip(np.minimum(rise, fall), 0, None)
+        if weights.sum() == 0:  # narrower than the grid of frequencies: take the nearest one
+            weights[np.abs(at_hz - middle).argmin()] = 1.0
+        bank[:, i] = weights / weights.sum()
+    return bank * (2.0 / cfg.frame) ** 2
+
+
+ENCODER = AudioMel

@@ -1,0 +1,82 @@
+"""The float network that NIR describes, stepped by forward Euler: for import, for checking a graph, for accuracy.
+
+Source of the equations: Pedersen et al., "Neuromorphic intermediate representation", Nature Communications 2024.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FloatLayer:
+    """One neuron population and its synapses, after discretisation with the time step dt.
+
+    ``i = decay_i * i + gain_i * (w_in x + bias + w_rec s[t-1]);  v = decay_v * v + gain_v * (i + v_leak)``;
+    a layer without a synaptic state has ``decay_i = 0, gain_i = 1``. ``threshold`` None means an integrator.
+    Every vector is (neurons,); ``bias`` includes the recurrent bias.
+    """
+
+    name: str
+    w_in: Floats
+    bias: Floats
+    w_rec: Floats | None
+    decay_i: Floats
+    gain_i: Floats
+    decay_v: Floats
+    gain_v: Floats
+    leak: Floats
+    """The leak term as added to v each step."""
+    threshold: Floats | None
+    reset: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FloatNetwork:
+    """Layers in order; layer n+1 sees the spikes of layer n of the same time step."""
+
+    layers: tuple[FloatLayer, ...]
+    dt_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FloatTrace:
+    """``spikes`` per layer, bool (batch, steps, neurons); ``v_last`` the last layer's potential after a reset, float
+    (batch, steps, neurons); ``readout`` (batch, classes): the sum over the steps of the last layer's spikes, or of its
+    potential where it is an integrator."""
+
+    spikes: tuple[npt.NDArray[np.bool_], ...]
+    v_last: Floats
+    readout: Floats
+
+
+def run(network: FloatNetwork, raster: npt.NDArray[np.generic]) -> FloatTrace:
+    """Step the network from rest through ``raster`` (batch, steps, features)."""
+    batch, steps, _ = raster.shape
+    x = raster.astype(np.float64)
+    spikes = []
+    v_all = np.zeros((batch, steps, 0))
+    for layer in network.layers:
+        n = layer.w_in.shape[0]
+        drive = x @ layer.w_in.T + layer.bias
+        i = np.zeros((batch, n))
+        v = np.zeros((batch, n))
+        s = np.zeros((batch, n), bool)
+        s_all = np.zeros((batch, steps, n), bool)
+        v_all = np.zeros((batch, steps, n))
+        for t in range(steps):
+            current = drive[:, t] if layer.w_rec is None else drive[:, t] + s @ layer.w_rec.T
+            i = layer.decay_i * i + layer.gain_i * current
+            v = layer.decay_v * v + layer.gain_v * i + layer.leak
+            if layer.threshold is not None:
+                s = v > layer.threshold
+                v = np.where(s, layer.reset, v)
+                s_all[:, t] = s
+            v_all[:, t] = v
+        spikes.append(s_all)
+        x = s_all.astype(np.float64)
+    last = v_all if network.layers[-1].threshold is None else x
+    return FloatTrace(tuple(spikes), v_all, last.sum(axis=1))
