@@ -66,5 +66,5 @@ class Driver(ABC, Generic[C]):
         """Give the device back. Idempotent, never raises."""
 
 
-class EndOfInput(DriverError):  # noqa: N818 - not a fault: a finite recording ended
-    """A finite source (a file that does not loop) has no more samples."""
+class EndOfInput(DriverError):
+    """Not a fault: a finite source (a file that does not loop) has no more samples."""

@@ -11,7 +11,7 @@ EVENT = np.dtype([("t_ns", "<i8"), ("x", "<u2"), ("y", "<u2"), ("on", "u1")])
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """Tens to thousands of samples of one sensor, in the sensor's own integer type. Nobody writes to it after it is made."""
+    """Tens to thousands of samples of one sensor, in its own integer type. Nobody writes to it after it is made."""
 
     sensor: str
     """Instance name from the configuration, for example ``mic0``."""
@@ -57,4 +57,4 @@ class SensorCounters:
     lost: int = 0
     silent_s: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
-    """Conditions that a person should know of, by short name, for example ``{"no_frames": "no valid frame in 5 s ..."}``."""
+    """What a person should know of, by short name, for example ``{"no_frames": "no valid frame in 5 s ..."}``."""

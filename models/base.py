@@ -71,8 +71,10 @@ class Inference:
     lost: int
     """Samples missing inside the window."""
     input_spikes: int
-    backend_ns: int
-    """Time spent inside the backend call."""
+    encoded_ns: int
+    """CLOCK_MONOTONIC when the raster was ready."""
+    inferred_ns: int
+    """CLOCK_MONOTONIC when the backend had answered."""
 
 
 class Encoder(Protocol):

@@ -161,6 +161,10 @@ def load(path: Path) -> Bundle:
     for name in manifest.files:
         if Path(name).name != name or name == MANIFEST:
             raise BadModel(f"{manifest_path}: files: {name!r} must be a plain file name")
+    try:
+        manifest.window.check()
+    except BadModel as error:
+        raise BadModel(f"{manifest_path}: {error}") from error
     bundle = Bundle(path, manifest)
     for name in manifest.files:
         bundle.artefact(name)

@@ -1,0 +1,46 @@
+# Everything a newcomer needs: `make run` shows the main job, `make test` tests it. Both do all set-up by themselves.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+SECONDS_TO_RUN ?=
+
+.PHONY: run test check format train-spoken-digits train-activity clean help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+
+run: $(STAMP) ## set up, then the live demo: sensors -> spikes -> outbox -> MQTT -> hub (Ctrl-C ends it)
+	@packaging/system-packages
+	$(BIN)/axond demo $(if $(SECONDS_TO_RUN),--seconds $(SECONDS_TO_RUN))
+
+test: $(STAMP) ## set up, then all tests
+	@packaging/system-packages
+	$(BIN)/python -m pytest -n auto
+
+check: $(STAMP) ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+train-spoken-digits train-activity: train-%: $(STAMP) ## train a shipped model anew (PyTorch, minutes)
+	$(BIN)/pip install --quiet '.[train]' --constraint packaging/train-constraints.txt
+	$(BIN)/python -m models.train.$(subst -,_,$*) --out build/$*
+	$(BIN)/axond model build build/$* -o models/zoo/$*
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(STAMP): pyproject.toml
+	@packaging/make-venv $(PYTHON) $(VENV)
+	@echo "axond: installing axond and its tools from PyPI into $(VENV) (see pyproject.toml)"
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,86 @@
+"""The command line ``axond``: finds the subcommand, turns known errors into one sentence and an exit code."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from agent.cli.command import Command, CommandError
+from agent.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE, ConfigError
+from drivers.base import DriverError, Misconfigured
+from models.base import ModelError
+
+BUILT_IN = ("run", "check", "status", "replay", "record", "outbox", "hub", "model", "version")
+"""Each is ``agent/cli/<name>.py`` with a COMMAND; the entry-point group ``axond.commands`` adds more."""
+
+DESCRIPTION = """axond turns sensors and a spiking network into results that a fleet can trust.
+
+  axond demo                        the whole chain on this machine, live
+  axond check --config FILE         is this configuration right?
+  axond run --config FILE           the agent itself, as systemd runs it
+  axond status --config FILE        how is the running agent?
+"""
+
+
+def _commands() -> list[str]:
+    return [*BUILT_IN, *sorted(entry.name for entry in entry_points(group="axond.commands"))]
+
+
+def _load(name: str) -> Command:
+    command: Command
+    if name in BUILT_IN:
+        command = importlib.import_module(f"agent.cli.{name}").COMMAND
+    else:
+        command = next(iter(entry_points(group="axond.commands", name=name))).load()
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    names = _commands()
+    parser = argparse.ArgumentParser(
+        prog="axond", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Only the command that is meant is imported: the agent must start fast and stay small.
+    wanted = arguments[0] if arguments and arguments[0] in names else None
+    for name in [wanted] if wanted else names:
+        command = _load(name)
+        sub = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=command.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.configure(sub)
+        sub.set_defaults(run=command.run)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as error:
+        return EXIT_USAGE if error.code else 0
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except (ConfigError, Misconfigured) as error:
+        return _say(error, EXIT_CONFIG)
+    except (CommandError, DriverError, ModelError) as error:
+        return _say(error, EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing more to say, also not at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"axond: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The one composition root: builds the parts of the agent, wires them, starts and stops them in order."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event
+from typing import Any
+
+from agent.capture import Capture
+from agent.composition import open_bundles
+from agent.config import Config, UplinkTable
+from agent.errors import EXIT_OK, ConfigError
+from agent.mailbox import Mailbox
+from agent.mqtt import Broker, PahoLink
+from agent.notify import notify
+from agent.outbox import Outbox, OutboxLimits
+from agent.pipeline import Pipeline, ReportPolicy
+from agent.realtime import settle
+from agent.snapshot import Parts, birth, health, metrics, snapshot
+from agent.status import StatusServer
+from agent.supervisor import Supervisor
+from agent.uplink import Uplink
+from agent.worker import Worker
+from drivers.packet import SensorInfo
+from models.bundle import Bundle
+
+STOP_CAPTURE_S = 1.5
+STOP_PIPELINES_S = 1.5
+DRAIN_S = 2.5
+STOP_UPLINK_S = 2.0
+STOP_OUTBOX_S = 1.5
+"""Together under the 10 s that a stop may take."""
+OUTBOX_OPEN_S = 10.0
+WATCH_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class App:
+    """A whole agent for one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        """Reads and verifies the models; opens nothing else. Raises ConfigError."""
+        self._config = config
+        bundles = open_bundles(config)
+        self._outbox = Outbox(
+            config.device.state_dir / "outbox.db",
+            boot=secrets.token_hex(8),
+            limits=OutboxLimits(max_bytes=config.outbox.max_bytes),
+            on_durable=self._durable,
+        )
+        drivers = {name: sensor.make() for name, sensor in config.sensors.items()}
+        mailboxes: dict[str, list[Mailbox]] = {name: [] for name in drivers}
+        pipelines = {}
+        for name, bundle in bundles.items():
+            sensor = config.pipelines[name].sensors[0]
+            mailbox = Mailbox()
+            mailboxes[sensor].append(mailbox)
+            pipelines[name] = self._pipeline(name, bundle, drivers[sensor].info(), mailbox)
+        captures = {name: Capture(driver, mailboxes[name]) for name, driver in drivers.items()}
+        self._supervisor = Supervisor()
+        self._parts = Parts(config, self._outbox, self._supervisor, captures, pipelines, None, time.monotonic_ns())
+        if config.uplink:
+            self._parts.uplink = self._make_uplink(config.uplink)
+        self._status = StatusServer(config.device.state_dir, lambda: snapshot(self._parts))
+
+    def run(self, stop: Event) -> int:
+        """Run until ``stop`` is set or the agent cannot go on; returns the exit code."""
+        state_dir = self._config.device.state_dir
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._config.path}: device.state_dir: cannot make {state_dir} ({error.strerror}); "
+                "name a folder that this user may write"
+            ) from error
+        parts, supervisor = self._parts, self._supervisor
+        supervisor.start(self._outbox)
+        self._wait_open(stop)
+        if not supervisor.ended.is_set():
+            if parts.uplink:
+                supervisor.start(parts.uplink)
+            supervisor.start(self._status)
+            notify("READY=1")
+            for workers in (parts.pipelines, parts.captures):
+                for worker in workers.values():
+                    supervisor.start(worker)
+            settle()
+            _log.info("axond runs as %s, boot %s", self._config.device.id, self._outbox.boot)
+            self._watch(stop)
+        notify("STOPPING=1")
+        self._stop()
+        if supervisor.ended.is_set():
+            _log.error("axond ends: %s", supervisor.exit_reason)
+            return supervisor.exit_code
+        return EXIT_OK
+
+    def _pipeline(self, name: str, bundle: Bundle, info: SensorInfo, mailbox: Mailbox) -> Pipeline:
+        table = self._config.pipelines[name]
+        policy = ReportPolicy(table.report, table.threshold or 0.0)
+        return Pipeline(name, bundle, table.backend, info, mailbox, policy, lambda row: self._outbox.put(name, row))
+
+    def _make_uplink(self, table: UplinkTable) -> Uplink:
+        broker = Broker(
+            host=table.host,
+            port=table.port,
+            username=table.username,
+            password_file=table.password_file,
+            ca_file=table.ca_file,
+            cert_file=table.cert_file,
+            key_file=table.key_file,
+        )
+        return Uplink(
+            self._outbox,
+            PahoLink(broker, client_id=self._config.device.id),
+            device=self._config.device.id,
+            region=self._config.device.region,
+            root=table.topic_root,
+            ack=table.ack,
+            info=lambda: birth(self._parts),
+            metrics=lambda: metrics(self._parts),
+            metrics_interval_s=table.metrics_interval_s,
+        )
+
+    def _durable(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """On the outbox's thread, after each commit."""
+        now_ns = time.monotonic_ns()
+        for payload in payloads:
+            for pipeline in self._parts.pipelines.values():
+                pipeline.latency.durable(payload["t_ns"], now_ns)
+
+    def _wait_open(self, stop: Event) -> None:
+        deadline_s = time.monotonic() + OUTBOX_OPEN_S
+        while time.monotonic() < deadline_s and not (stop.is_set() or self._supervisor.ended.is_set()):
+            if self._outbox.opened.wait(0.02):
+                return
+
+    def _watch(self, stop: Event) -> None:
+        while not stop.wait(WATCH_S) and not self._supervisor.ended.is_set():
+            if self._supervisor.critical_alive():
+                notify("WATCHDOG=1\nSTATUS=" + health(self._parts)["summary"])
+
+    def _stop(self) -> None:
+        """In reverse: no new samples, then no new results, then drain, then say good-bye, then close the file."""
+        parts = self._parts
+        late = self._stop_some(parts.captures, STOP_CAPTURE_S) + self._stop_some(parts.pipelines, STOP_PIPELINES_S)
+        if parts.uplink:
+            if parts.uplink.state().connected and not self._outbox.wait_drained(DRAIN_S):
+                _log.info("%d results are not acknowledged yet; they stay in the outbox", self._outbox.depth().rows)
+            late += self._supervisor.stop(lambda worker: worker is parts.uplink, STOP_UPLINK_S)
+        late += self._supervisor.stop(lambda worker: worker is self._outbox, STOP_OUTBOX_S)
+        late += self._supervisor.stop(lambda worker: worker is self._status, STOP_OUTBOX_S)
+        if late:
+            _log.warning("stopped without waiting longer for %s", ", ".join(late))
+
+    def _stop_some(self, workers: Mapping[str, Worker], timeout_s: float) -> list[str]:
+        chosen: Callable[[Worker], bool] = lambda worker: any(worker is w for w in workers.values())  # noqa: E731
+        return self._supervisor.stop(chosen, timeout_s)

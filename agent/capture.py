@@ -1,0 +1,96 @@
+"""The thread of one sensor: opens the driver, reads packets, hands them to the pipelines, opens again after a loss."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+from agent.mailbox import Mailbox
+from agent.outage import Backoff, Outage
+from drivers.base import Driver, EndOfInput, Unavailable
+
+READ_TIMEOUT_S = 0.5
+RETRY_FIRST_S = 0.25
+RETRY_LONGEST_S = 5.0
+"""A replugged sensor is back within this; a lost one costs nothing at this pace."""
+RATE_SPAN_NS = 5_000_000_000
+
+
+@dataclass(slots=True)
+class SensorState:
+    """What is known of a sensor now. Its capture thread writes, status readers read single fields."""
+
+    state: str = "opening"
+    """``opening``, ``live``, ``missing`` or ``ended``."""
+    since_ns: int = 0
+    """Capture time of the first sample since the last open."""
+    packets: int = 0
+    samples: int = 0
+    rate_hz: float = 0.0
+    """Measured over the last seconds."""
+    lost: int = 0
+    reopened: int = 0
+
+
+class Capture:
+    """Worker around one driver."""
+
+    critical = False
+
+    def __init__(self, driver: Driver[Any], mailboxes: Sequence[Mailbox]) -> None:
+        self.name = f"capture:{driver.name}"
+        self.driver = driver
+        self.info = SensorState()
+        self._mailboxes = mailboxes
+        self.outage = Outage(logging.getLogger(__name__), f"sensor {driver.name} works again")
+
+    @property
+    def dropped_samples(self) -> int:
+        """Samples that a pipeline did not take in time."""
+        return sum(mailbox.dropped_samples for mailbox in self._mailboxes)
+
+    def run(self, stop: Event, beat: Callable[[], None]) -> None:
+        backoff = Backoff(RETRY_FIRST_S, RETRY_LONGEST_S)
+        while not stop.is_set():
+            beat()
+            try:
+                self.driver.open()
+                self._read(stop, beat, backoff)
+            except EndOfInput:
+                self.info.state = "ended"
+                return
+            except Unavailable as error:
+                self.info.state = "missing"
+                self.info.rate_hz = 0.0
+                self.info.reopened += 1
+                self.outage.failed(f"{self.name.partition(':')[2]}: {error}")
+                stop.wait(backoff.next_s())
+            finally:
+                self.driver.close()
+
+    def _read(self, stop: Event, beat: Callable[[], None], backoff: Backoff) -> None:
+        state = self.info
+        first = True
+        span_start_ns, span_samples = time.monotonic_ns(), 0
+        while not stop.is_set():
+            beat()
+            packet = self.driver.read(READ_TIMEOUT_S)
+            now_ns = time.monotonic_ns()
+            if now_ns - span_start_ns > RATE_SPAN_NS:
+                state.rate_hz = span_samples * 1e9 / (now_ns - span_start_ns)
+                span_start_ns, span_samples = now_ns, 0
+            if packet is None:
+                continue
+            if first:
+                first = False
+                state.state, state.since_ns = "live", packet.t0_ns
+                self.outage.over()
+                backoff.reset()
+            for mailbox in self._mailboxes:
+                mailbox.put(packet, now_ns)
+            state.packets += 1
+            state.samples += len(packet.data)
+            span_samples += len(packet.data)
+            state.lost += packet.lost

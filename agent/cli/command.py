@@ -1,0 +1,59 @@
+"""What a subcommand is, and the few things that all of them share."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT_CONFIG = Path("/etc/axond/axond.toml")
+
+
+class CommandError(Exception):
+    """Why a command failed, in one sentence; exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand. ``configure`` adds its arguments; ``run`` does it and returns the exit code."""
+
+    name: str
+    help: str
+    """One line for the list of commands."""
+    description: str
+    """What ``axond NAME --help`` teaches, examples included."""
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE``."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=Path(os.environ.get("AXOND_CONFIG") or DEFAULT_CONFIG),
+        help=f"configuration (default: $AXOND_CONFIG, else {DEFAULT_CONFIG})",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output, for machines")
+
+
+def print_json(document: Any) -> None:
+    """Write ``document`` to standard output."""
+    json.dump(document, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not value > 0 or value == float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value

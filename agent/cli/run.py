@@ -1,0 +1,37 @@
+"""``axond run``: the agent itself."""
+
+import argparse
+import signal
+from threading import Event
+
+from agent import config, log
+from agent.cli.command import Command, add_config
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    log.set_up(settings.log.level, settings.log.format)
+    from agent.app import App
+
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return App(settings).run(stop)
+
+
+COMMAND = Command(
+    "run",
+    "run the agent (what systemd starts)",
+    """Run the agent until SIGTERM or Ctrl-C; it then drains and stops within 10 seconds.
+
+Exit codes: 0 stopped as asked, 1 failed, 78 the configuration or a model is wrong (do not restart).
+
+  axond run --config axond.toml
+""",
+    _configure,
+    _run,
+)

@@ -1,0 +1,106 @@
+"""``axond status``: how is the running agent."""
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from agent import config
+from agent.cli.command import Command, CommandError, add_config, add_json, print_json
+from agent.status import StatusUnavailable, ask
+
+_COLORS = {"ok": "green", "degraded": "yellow", "failed": "red"}
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_json(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    try:
+        facts = ask(settings.device.state_dir)
+    except StatusUnavailable as error:
+        raise CommandError(str(error)) from error
+    if options.json:
+        print_json(facts)
+    else:
+        _print(Console(), facts)
+    return 1 if facts["health"]["state"] == "failed" else 0
+
+
+def _print(console: Console, facts: dict[str, Any]) -> None:
+    state = facts["health"]["state"]
+    console.print(
+        f"{facts['device']}  [{_COLORS[state]}]{state}[/]  up {facts['up_s']:.0f} s, boot {facts['boot']}",
+        highlight=False,
+    )
+    for part, reason in facts["health"]["reasons"].items():
+        console.print(f"  {part}: {reason}", highlight=False, markup=False)
+    console.print(sensor_table(facts["sensors"]))
+    console.print(pipeline_table(facts["pipelines"]))
+    outbox, uplink = facts["outbox"], facts["uplink"]
+    console.print(
+        f"outbox  {outbox['rows']} results pending, {outbox['bytes'] / 1024:.0f} KiB, oldest {outbox['oldest_age_s']:.1f} s",
+        highlight=False,
+    )
+    if uplink is None:
+        console.print("uplink  none configured: results stay in the outbox")
+    else:
+        console.print(
+            "uplink  " + ("connected" if uplink["connected"] else f"not connected: {uplink['last_error']}"),
+            markup=False,
+        )
+    for key, counts in facts["ledger"].items():
+        console.print(f"ledger  {key}: {ledger_line(counts)}", highlight=False, markup=False)
+
+
+def sensor_table(sensors: dict[str, Any]) -> Table:
+    """Sensors with rates and losses."""
+    table = Table("sensor", "state", "rate", "samples", "lost", "dropped", "bad frames", "problem", expand=False)
+    for name, s in sensors.items():
+        problem = s["problem"] or "; ".join(s["notes"].values())
+        rate = f"{s['rate_hz']:.1f} Hz" if s["rate_hz"] else "-"
+        numbers = (s["samples"], s["lost"], s["dropped"], s["bad_checksum"])
+        table.add_row(name, s["state"], rate, *map(str, numbers), problem)
+    return table
+
+
+def pipeline_table(pipelines: dict[str, Any]) -> Table:
+    """Pipelines with their latest decision and latencies."""
+    table = Table("pipeline", "model", "backend", "inferences", "latest", "score", "p50", "p99", expand=False)
+    for name, p in pipelines.items():
+        last, latency = p["last"], p["latency"]
+        table.add_row(
+            name,
+            p["model"],
+            p["backend"] or p["state"],
+            str(p["inferences"]),
+            last["label"] if last else "-",
+            f"{last['score']:.2f}" if last else "-",
+            *(f"{latency[key]:.1f} ms" if latency else "-" for key in ("p50_ms", "p99_ms")),
+        )
+    return table
+
+
+def ledger_line(counts: dict[str, Any]) -> str:
+    """One line that a person can check by adding up."""
+    sides = " + ".join(f"{counts[key]} {key}" for key in ("delivered", "pending", "evicted", "refused"))
+    return f"{counts['produced']} produced = {sides}" + ("" if counts["balanced"] else "  DOES NOT BALANCE")
+
+
+COMMAND = Command(
+    "status",
+    "how is the running agent",
+    """Ask the agent that runs with this configuration: sensors, pipelines, outbox, uplink, ledger.
+
+Exit codes: 0 it runs (perhaps degraded), 1 it failed or does not run.
+
+  axond status --config axond.toml
+  axond status --config axond.toml --json | jq .health
+""",
+    _configure,
+    _run,
+)

@@ -1,0 +1,230 @@
+"""The configuration: one TOML file plus drop-ins, read once, strictly. Every error names file, key path and value."""
+
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.errors import ConfigError
+from drivers.base import Driver, DriverConfig, Misconfigured
+from drivers.registry import driver_class
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+"""Sensors, pipelines and devices are topic levels as well: nothing that a broker rewrites."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _host_id() -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", platform.node().lower()).strip("-_") or "device"
+
+
+class DeviceTable(_Table):
+    """``[device]``."""
+
+    id: str = Field(default_factory=_host_id, pattern=NAME)
+    state_dir: Path = Path("/var/lib/axond")
+    """Outbox, models that the fleet sent, control socket. One agent per folder."""
+    region: str = Field(default="default", pattern=NAME)
+
+
+class PipelineTable(_Table):
+    """``[pipelines.NAME]``; the pipeline's name is also the stream of its results."""
+
+    sensors: list[str] = Field(min_length=1, max_length=1)
+    model: str
+    backend: str = "auto"
+    report: Literal["every", "on_change", "threshold"] = "every"
+    threshold: float | None = Field(default=None, ge=0, le=1)
+
+
+class OutboxTable(_Table):
+    """``[outbox]``."""
+
+    max_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+
+
+class UplinkTable(_Table):
+    """``[uplink]``; without this table results stay in the outbox."""
+
+    host: str
+    port: int = Field(default=1883, ge=1, le=65535)
+    topic_root: str = Field(default="axond/v1", pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$")
+    ack: Literal["hub", "broker"] = "hub"
+    metrics_interval_s: float = Field(default=60.0, ge=1)
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class LogTable(_Table):
+    """``[log]``; ``auto`` is text on a terminal, the journal under systemd, JSON lines elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json", "journal"] = "auto"
+
+
+class _Document(_Table):
+    device: DeviceTable = DeviceTable()
+    sensors: dict[str, dict[str, Any]] = {}
+    pipelines: dict[str, PipelineTable] = {}
+    outbox: OutboxTable = OutboxTable()
+    uplink: UplinkTable | None = None
+    log: LogTable = LogTable()
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One configured sensor: the driver's class and its validated settings."""
+
+    name: str
+    kind: str
+    driver: type[Driver[Any]]
+    settings: DriverConfig
+
+    def make(self) -> Driver[Any]:
+        """A new driver; touches no hardware."""
+        return self.driver(self.name, self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, validated configuration."""
+
+    path: Path
+    device: DeviceTable
+    sensors: dict[str, Sensor]
+    pipelines: dict[str, PipelineTable]
+    outbox: OutboxTable
+    uplink: UplinkTable | None
+    log: LogTable
+
+    @property
+    def model_folders(self) -> list[Path]:
+        """Where models are looked for before the shipped ones."""
+        return [self.device.state_dir / "models"]
+
+
+def load(path: Path) -> Config:
+    """Read ``path`` and the drop-ins ``<path>.d/*.toml`` (later names win). Raises ConfigError."""
+    document = _read(path)
+    for drop_in in sorted(path.with_name(path.name + ".d").glob("*.toml")):
+        document = _merge(document, _read(drop_in))
+    try:
+        parsed = _Document.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(_sentence(path, "", error, _Document)) from error
+    for table, names in (("sensors", parsed.sensors), ("pipelines", parsed.pipelines)):
+        for name in names:
+            if not re.match(NAME, name):
+                raise ConfigError(
+                    f"{path}: {table}.{name}: a name has 1 to 63 of a-z, 0-9, '_' and '-', and begins with a letter or digit"
+                )
+    sensors = {name: _sensor(path, name, table) for name, table in parsed.sensors.items()}
+    for name, pipeline in parsed.pipelines.items():
+        _check_pipeline(path, name, pipeline, list(sensors))
+    if parsed.uplink:
+        _check_uplink(path, parsed.uplink)
+    return Config(path, parsed.device, sensors, parsed.pipelines, parsed.outbox, parsed.uplink, parsed.log)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); write one, or name another with --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _sensor(path: Path, name: str, table: dict[str, Any]) -> Sensor:
+    where = f"sensors.{name}"
+    settings = dict(table)
+    kind = settings.pop("driver", None)
+    if not isinstance(kind, str):
+        raise ConfigError(f'{path}: {where}.driver: missing; name the kind of sensor, for example "imu.witmotion"')
+    try:
+        driver = driver_class(kind)
+    except Misconfigured as error:
+        raise ConfigError(f"{path}: {where}.driver: {error}") from error
+    try:
+        return Sensor(name, kind, driver, driver.Config.model_validate(settings))
+    except ValidationError as error:
+        raise ConfigError(_sentence(path, where, error, driver.Config)) from error
+
+
+def _check_pipeline(path: Path, name: str, pipeline: PipelineTable, sensors: list[str]) -> None:
+    for i, sensor in enumerate(pipeline.sensors):
+        if sensor not in sensors:
+            raise ConfigError(
+                f"{path}: pipelines.{name}.sensors.{i}: no sensor {sensor!r}; there are {', '.join(sensors) or 'none'}"
+                + _hint(sensor, sensors)
+            )
+    if (pipeline.report == "threshold") != (pipeline.threshold is not None):
+        raise ConfigError(f'{path}: pipelines.{name}.threshold: needed with report = "threshold", and only there')
+
+
+def _check_uplink(path: Path, uplink: UplinkTable) -> None:
+    if (uplink.username is None) != (uplink.password_file is None):
+        raise ConfigError(f"{path}: uplink: username and password_file go together")
+    if (uplink.cert_file is None) != (uplink.key_file is None) or (uplink.cert_file and not uplink.ca_file):
+        raise ConfigError(f"{path}: uplink: cert_file, key_file and ca_file go together")
+    for key in ("password_file", "ca_file", "cert_file", "key_file"):
+        file: Path | None = getattr(uplink, key)
+        if file and not file.is_file():
+            raise ConfigError(f"{path}: uplink.{key}: no file {file}")
+
+
+def _sentence(path: Path, prefix: str, error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem as one sentence with its key path and value."""
+    problem = error.errors()[0]
+    keys = [prefix, *map(str, problem["loc"])]
+    where = ".".join(key for key in keys if key)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"][:-1])
+        name = str(problem["loc"][-1])
+        return f"{path}: {where}: unknown key; known here: {', '.join(known)}{_hint(name, known)}"
+    if problem["type"] == "missing":
+        return f"{path}: {where}: missing"
+    return f"{path}: {where}: {problem['msg']}; found {problem['input']!r}"
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at ``loc`` below ``model``."""
+    for key in loc:
+        field = model.model_fields.get(str(key))
+        inner = field.annotation if field else None
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        tables = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if tables:
+            model = tables[0]
+    return list(model.model_fields)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,57 @@
+"""How long results take: from the last sample's capture until the result is durable, and where the time went."""
+
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+KEPT = 2048
+STAGES = ("sensor", "wait", "encode", "backend", "report")
+"""Last sample captured -> packet arrived -> taken by the pipeline -> encoded -> inferred -> durable."""
+
+
+class Latency:
+    """The stages of the last results of one pipeline. The pipeline adds, the outbox completes, anybody reads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._open: dict[int, tuple[int, ...]] = {}
+        self._stages_ns: npt.NDArray[np.int64] = np.zeros((KEPT, len(STAGES)), np.int64)
+        self.count = 0
+
+    def inferred(self, t0_ns: int, times_ns: tuple[int, int, int, int, int]) -> None:
+        """A reported result, by its window's first capture time, with the times: last sample's end, packet arrived,
+        taken, encoded, inferred (CLOCK_MONOTONIC)."""
+        with self._lock:
+            if len(self._open) >= KEPT:
+                self._open.pop(next(iter(self._open)))
+            self._open[t0_ns] = times_ns
+
+    def durable(self, t0_ns: int, now_ns: int) -> None:
+        """The result of the window that began at ``t0_ns`` is committed."""
+        with self._lock:
+            times = self._open.pop(t0_ns, None)
+            if times is not None:
+                self._stages_ns[self.count % KEPT] = np.diff((*times, now_ns))
+                self.count += 1
+
+    def stages_ns(self) -> npt.NDArray[np.int64]:
+        """(results, stages): the last results, in no order of time."""
+        with self._lock:
+            return self._stages_ns[: min(self.count, KEPT)].copy()
+
+    def summary(self) -> dict[str, float]:
+        """Milliseconds: p50 and p99 of the whole way, and of all that is neither sensor nor backend."""
+        stages = self.stages_ns() / 1e6
+        if not len(stages):
+            return {}
+        total = stages.sum(axis=1)
+        overhead = total - stages[:, STAGES.index("sensor")] - stages[:, STAGES.index("backend")]
+        p = np.percentile
+        return {
+            "p50_ms": round(float(p(total, 50)), 3),
+            "p99_ms": round(float(p(total, 99)), 3),
+            "overhead_p50_ms": round(float(p(overhead, 50)), 3),
+            "overhead_p99_ms": round(float(p(overhead, 99)), 3),
+            "backend_p50_ms": round(float(p(stages[:, STAGES.index("backend")], 50)), 3),
+        }

@@ -1,0 +1,160 @@
+"""The thread of one pipeline: packets to windows to spikes to a decision, and the report policy."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Literal, Protocol
+
+from agent.latency import Latency
+from agent.mailbox import Mailbox
+from agent.outage import Backoff, Outage
+from drivers.packet import SensorInfo
+from models.base import Backend, BackendUnavailable, Inference
+from models.bundle import Bundle
+from models.select import load_backend
+from models.session import Session
+
+GET_TIMEOUT_S = 0.5
+RETRY_FIRST_S = 1.0
+RETRY_LONGEST_S = 60.0
+
+ReportKind = Literal["every", "on_change", "threshold"]
+
+
+class Sink(Protocol):
+    """Where results go: the outbox. Never waits, never raises."""
+
+    def __call__(self, payload: dict[str, int | float | str]) -> None: ...
+
+
+@dataclass(slots=True)
+class ReportPolicy:
+    """Which inferences become results."""
+
+    kind: ReportKind
+    threshold: float = 0.0
+    _last: str | None = None
+
+    def wants(self, inference: Inference) -> bool:
+        """True if this inference is to be reported; remembers it."""
+        if self.kind == "on_change":
+            changed = inference.label != self._last
+            self._last = inference.label
+            return changed
+        return self.kind == "every" or inference.score >= self.threshold
+
+
+@dataclass(slots=True)
+class PipelineState:
+    """What is known of a pipeline now. Its thread writes, status readers read single fields."""
+
+    state: str = "loading"
+    """``loading``, ``live`` or ``unavailable``."""
+    backend: str = ""
+    inferences: int = 0
+    reported: int = 0
+    lost_samples: int = 0
+    """Samples missing inside windows that were inferred all the same."""
+    last: Inference | None = None
+
+
+class Pipeline:
+    """Worker around one bundle and one sensor's mailbox."""
+
+    critical = False
+
+    def __init__(
+        self,
+        name: str,
+        bundle: Bundle,
+        backend: str,
+        sensor: SensorInfo,
+        mailbox: Mailbox,
+        policy: ReportPolicy,
+        sink: Sink,
+    ) -> None:
+        self.name = f"pipeline:{name}"
+        self.bundle = bundle
+        self.info = PipelineState()
+        self.latency = Latency()
+        self.mailbox = mailbox
+        self._preference = backend
+        self._sensor = sensor
+        self._policy = policy
+        self._sink = sink
+        self.outage = Outage(logging.getLogger(__name__), f"pipeline {name} works again")
+
+    def run(self, stop: Event, beat: Callable[[], None]) -> None:
+        """Until ``stop`` is set and the mailbox is empty: what was captured is also inferred."""
+        backend = self._load(stop, beat)
+        if backend is None:
+            return
+        try:
+            session = Session(self.bundle, backend, self._sensor)
+            while True:
+                beat()
+                item = self.mailbox.get(0 if stop.is_set() else GET_TIMEOUT_S)
+                if item is None:
+                    if stop.is_set():
+                        return
+                    continue
+                packet, arrived_ns = item
+                taken_ns = time.monotonic_ns()
+                for inference in session.push(packet):
+                    self._report(inference, arrived_ns, taken_ns)
+        finally:
+            backend.close()
+
+    def _load(self, stop: Event, beat: Callable[[], None]) -> Backend | None:
+        backoff = Backoff(RETRY_FIRST_S, RETRY_LONGEST_S)
+        while not stop.is_set():
+            beat()
+            try:
+                self.info.backend, backend = load_backend(self.bundle, self._preference)
+            except BackendUnavailable as error:
+                self.info.state = "unavailable"
+                self.outage.failed(f"{self.name.partition(':')[2]}: {error}")
+                stop.wait(backoff.next_s())
+                continue
+            self.info.state = "live"
+            self.outage.over()
+            return backend
+        return None
+
+    def _report(self, inference: Inference, arrived_ns: int, taken_ns: int) -> None:
+        state = self.info
+        state.inferences += 1
+        state.lost_samples += inference.lost
+        state.last = inference
+        if self._policy.wants(inference):
+            state.reported += 1
+            times = (inference.end_ns, arrived_ns, taken_ns, inference.encoded_ns, inference.inferred_ns)
+            self.latency.inferred(inference.t0_ns, times)
+            self._sink(self._payload(inference))
+
+    def _payload(self, inference: Inference) -> dict[str, int | float | str]:
+        return {
+            "t_ns": inference.t0_ns,
+            "dur_us": (inference.end_ns - inference.t0_ns) // 1000,
+            "label": inference.label,
+            "score": inference.score,
+            "lost": inference.lost,
+            "spikes": inference.input_spikes,
+            "model": self.bundle.id,
+            "backend": self.info.backend,
+        }
+
+
+RESULT_COLUMNS = {
+    "t_us": "us since 1970, capture time of the window's first sample",
+    "dur_us": "us",
+    "label": "",
+    "score": "0..1, softmax",
+    "lost": "samples missing inside the window",
+    "spikes": "input spikes",
+    "model": "name@version",
+    "backend": "",
+}
+"""Column names and units of a result stream, as the birth document says them."""

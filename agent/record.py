@@ -1,0 +1,34 @@
+"""What the outbox keeps: batches of results and gap records."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Key: TypeAlias = tuple[str, str]
+"""Boot and stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored batch or gap record: what a lease hands out."""
+
+    id: int
+    boot: str
+    stream: str
+    seq0: int
+    seq1: int
+    priority: int
+    is_gap: bool
+    created_us: int
+    """Wall clock when it was made, as good as the clock was."""
+    created_ns: int
+    """CLOCK_MONOTONIC when it was made; means something in the same boot only."""
+    payload: bytes
+
+    @property
+    def key(self) -> Key:
+        return self.boot, self.stream
+
+    @property
+    def rows(self) -> int:
+        """How many results it carries; a gap record carries none."""
+        return 0 if self.is_gap else self.seq1 - self.seq0 + 1

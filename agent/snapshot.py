@@ -1,0 +1,129 @@
+"""What the agent says of itself: the status document, the birth document, and flat metrics. Reads, changes nothing."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent.capture import Capture
+from agent.config import Config
+from agent.outbox import Outbox
+from agent.pipeline import RESULT_COLUMNS, Pipeline
+from agent.supervisor import Supervisor
+from agent.uplink import Uplink
+from agent.version import agent_version
+
+
+@dataclass(slots=True)
+class Parts:
+    """The pieces of a running agent."""
+
+    config: Config
+    outbox: Outbox
+    supervisor: Supervisor
+    captures: dict[str, Capture]
+    pipelines: dict[str, Pipeline]
+    uplink: Uplink | None
+    started_ns: int
+
+
+def health(parts: Parts) -> dict[str, Any]:
+    """``state`` (ok, degraded, failed), ``reasons`` by part, and a ``summary`` in one line."""
+    failed = parts.supervisor.health()
+    degraded = {f"sensor {n}": c.outage.sentence for n, c in parts.captures.items() if c.outage.sentence}
+    for name, capture in parts.captures.items():
+        degraded.update({f"sensor {name} {key}": note for key, note in dict(capture.driver.counters.notes).items()})
+    degraded |= {f"pipeline {n}": p.outage.sentence for n, p in parts.pipelines.items() if p.outage.sentence}
+    if parts.outbox.trouble:
+        degraded["outbox"] = parts.outbox.trouble
+    if parts.uplink and not parts.uplink.state().connected:
+        degraded["uplink"] = parts.uplink.state().last_error or "not connected yet"
+    state = "failed" if failed else "degraded" if degraded else "ok"
+    reasons = {**failed, **degraded}
+    return {"state": state, "reasons": reasons, "summary": "; ".join([state, *reasons.values()])[:200]}
+
+
+def snapshot(parts: Parts) -> dict[str, Any]:
+    """The whole status, as ``axond status --json`` shows it."""
+    return {
+        "device": parts.config.device.id,
+        "boot": parts.outbox.boot,
+        "agent": agent_version(),
+        "up_s": round((time.monotonic_ns() - parts.started_ns) / 1e9, 1),
+        "health": health(parts),
+        "sensors": {name: _sensor(capture) for name, capture in parts.captures.items()},
+        "pipelines": {name: _pipeline(pipeline) for name, pipeline in parts.pipelines.items()},
+        "outbox": asdict(parts.outbox.depth()),
+        "ledger": _ledger(parts.outbox),
+        "uplink": asdict(parts.uplink.state()) if parts.uplink else None,
+        "restarts": parts.supervisor.restarts(),
+    }
+
+
+def birth(parts: Parts) -> dict[str, Any]:
+    """The birth document: streams with columns and units, models, sensors."""
+    return {
+        "agent": agent_version(),
+        "boot": parts.outbox.boot,
+        "streams": {name: {"columns": RESULT_COLUMNS, "model": p.bundle.id} for name, p in parts.pipelines.items()},
+        "sensors": {name: sensor.kind for name, sensor in parts.config.sensors.items()},
+    }
+
+
+def metrics(parts: Parts) -> dict[str, float]:
+    """Flat numbers of this boot for fleets' tools; ``ledger.<stream>.<count>`` is what the hub checks."""
+    depth = parts.outbox.depth()
+    values: dict[str, float] = {
+        "up_s": round((time.monotonic_ns() - parts.started_ns) / 1e9, 1),
+        "outbox.rows": depth.rows,
+        "outbox.bytes": depth.bytes,
+        "outbox.oldest_age_s": round(depth.oldest_age_s, 1),
+    }
+    for name, capture in parts.captures.items():
+        values[f"sensor.{name}.rate_hz"] = round(capture.info.rate_hz, 2)
+        values[f"sensor.{name}.lost"] = capture.info.lost
+    for name, pipeline in parts.pipelines.items():
+        values[f"pipeline.{name}.inferences"] = pipeline.info.inferences
+        summary = pipeline.latency.summary()
+        values.update({f"pipeline.{name}.latency_{key}": value for key, value in summary.items()})
+    return values
+
+
+def _sensor(capture: Capture) -> dict[str, Any]:
+    counters = capture.driver.counters
+    return {
+        "state": capture.info.state,
+        "rate_hz": round(capture.info.rate_hz, 2),
+        "samples": capture.info.samples,
+        "lost": capture.info.lost,
+        "dropped": capture.dropped_samples,
+        "bad_checksum": counters.bad_checksum,
+        "out_of_range": counters.out_of_range,
+        "overruns": counters.overruns,
+        "reopened": capture.info.reopened,
+        "since_ns": capture.info.since_ns,
+        "problem": capture.outage.sentence,
+        "notes": dict(counters.notes),
+    }
+
+
+def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    last = pipeline.info.last
+    return {
+        "state": pipeline.info.state,
+        "model": pipeline.bundle.id,
+        "backend": pipeline.info.backend,
+        "inferences": pipeline.info.inferences,
+        "reported": pipeline.info.reported,
+        "lost_samples": pipeline.info.lost_samples,
+        "latency": pipeline.latency.summary(),
+        "last": {"label": last.label, "score": last.score, "start_ns": last.t0_ns, "stop_ns": last.end_ns}
+        if last
+        else None,
+    }
+
+
+def _ledger(outbox: Outbox) -> dict[str, dict[str, Any]]:
+    return {
+        f"{boot}/{stream}": {**asdict(counts), "balanced": counts.balanced()}
+        for (boot, stream), counts in outbox.ledger().items()
+    }

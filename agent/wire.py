@@ -1,0 +1,292 @@
+"""Batches on the wire, and the only place that knows wall-clock time.
+
+A batch is JSON in columns, compressed with zstd::
+
+    {"v": 1, "boot": "9f..", "stream": "kw", "seq": [1, 3], "clock": {"unc_ms": 2.1, "mono_us": 17..},
+     "t_us": [1700000000000000, 250000, 250000], "cols": {"label": "yes", "score": [0.91, 0.88, 0.97]}}
+
+``t_us`` holds the first capture time (Unix microseconds) and then differences. ``clock.mono_us`` is wall clock minus
+CLOCK_MONOTONIC when the batch was made: a reader that later learns the right offset of the same boot can correct the
+times. ``unc_ms`` is null while the kernel does not know how wrong its clock is. A column that has one value throughout
+is that value. A gap record has ``"gap": {"cause": ".."}`` in place of the times and columns.
+"""
+
+import ctypes
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Protocol, TypeAlias
+
+import zstandard
+
+from agent.topics import is_name
+
+Value: TypeAlias = int | float | str | None
+Row: TypeAlias = Mapping[str, Value]
+
+MAX_WIRE_BYTES = 1 << 20
+MAX_PLAIN_BYTES = 4 << 20
+MAX_ROWS = 1000
+MAX_COLUMNS = 64
+MAX_SEQ = (1 << 63) - 1
+VERSION = 1
+CONTENT_TYPE = "application/json"
+CONTENT_ENCODING = "zstd"
+
+_LEVEL = 3
+_STA_UNSYNC = 0x40
+_SECOND_NS = 1_000_000_000
+
+
+class WireError(ValueError):
+    """Bytes that are no batch: one sentence that says why."""
+
+
+class Clock(Protocol):
+    """Both clocks of a device."""
+
+    def monotonic_ns(self) -> int:
+        """CLOCK_MONOTONIC."""
+
+    def offset_us(self) -> int:
+        """Wall clock (Unix time) minus CLOCK_MONOTONIC, now."""
+
+    def uncertainty_ms(self) -> float | None:
+        """How wrong the wall clock may be; None while the kernel does not know."""
+
+
+class _Timex(ctypes.Structure):
+    """The head of Linux' ``struct timex``; the tail is room for fields that we do not read."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 256),
+    )
+
+
+class SystemClock:
+    """The clocks of this machine. The uncertainty is asked of the kernel at most once a second."""
+
+    def __init__(self) -> None:
+        self._asked_ns = -_SECOND_NS
+        self._uncertainty_ms: float | None = None
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def offset_us(self) -> int:
+        return (time.time_ns() - time.monotonic_ns()) // 1000
+
+    def uncertainty_ms(self) -> float | None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._asked_ns >= _SECOND_NS:
+            self._asked_ns = now_ns
+            self._uncertainty_ms = _kernel_uncertainty_ms()
+        return self._uncertainty_ms
+
+
+def _kernel_uncertainty_ms() -> float | None:
+    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    state = _Timex()
+    if adjtimex is None or adjtimex(ctypes.byref(state)) < 0 or state.status & _STA_UNSYNC:
+        return None
+    return round(int(state.maxerror) / 1000, 1)
+
+
+def wall_us() -> int:
+    """Unix time in microseconds, for status messages and for people."""
+    return time.time_ns() // 1000
+
+
+def iso_time(unix_us: int) -> str:
+    """``2025-01-31T12:00:00.123456Z``; a time outside the calendar becomes the bare number."""
+    try:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_us // 1_000_000))
+    except (OverflowError, OSError, ValueError):
+        return str(unix_us)
+    return f"{text}.{unix_us % 1_000_000:06d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A decoded batch of one boot and stream, or a gap record (``cause`` set, no rows)."""
+
+    boot: str
+    stream: str
+    seq0: int
+    seq1: int
+    t_us: tuple[int, ...] = ()
+    columns: Mapping[str, Any] | None = None
+    uncertainty_ms: float | None = None
+    cause: str = ""
+
+    @property
+    def rows(self) -> list[dict[str, Value]]:
+        """One dict per result: ``seq``, ``t_us`` and the columns. Empty for a gap record."""
+        columns = {
+            name: values if isinstance(values, list) else [values] * len(self.t_us)
+            for name, values in (self.columns or {}).items()
+        }
+        names = ("seq", "t_us", *columns)
+        lines = zip(range(self.seq0, self.seq1 + 1), self.t_us, *columns.values(), strict=False)
+        return [dict(zip(names, line, strict=True)) for line in lines]
+
+
+def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], clock: Clock) -> bytes:
+    """Makes a batch of 1 to ``MAX_ROWS`` rows, numbered from ``seq0``.
+
+    Each row comes with the CLOCK_MONOTONIC time (ns) that holds if it has no ``t_ns`` of its own. A name that a row
+    lacks is null there. Floats are cut to 7 significant digits, what a float32 is good for; NaN and infinities become null.
+    """
+    offset_us = clock.offset_us()
+    times_us = [int(row.get("t_ns") or put_ns) // 1000 + offset_us for put_ns, row in rows]
+    document = {
+        "v": VERSION,
+        "boot": boot,
+        "stream": stream,
+        "seq": (seq0, seq0 + len(rows) - 1),
+        "clock": {"unc_ms": clock.uncertainty_ms(), "mono_us": offset_us},
+        "t_us": [times_us[0], *(b - a for a, b in pairwise(times_us))],
+        "cols": _columns([row for _, row in rows]),
+    }
+    return _pack(document)
+
+
+def encode_gap(boot: str, stream: str, seq0: int, seq1: int, cause: str) -> bytes:
+    """Makes the record that tells the hub that these results will never come, and why."""
+    document = {"v": VERSION, "boot": boot, "stream": stream, "seq": (seq0, seq1), "gap": {"cause": cause}}
+    return _pack(document)
+
+
+def decode(data: bytes) -> Batch:
+    """Reads a batch or gap record from an untrusted sender; ``WireError`` for anything else."""
+    document = _unpack(data)
+    boot, stream, seq = document.get("boot"), document.get("stream"), document.get("seq")
+    if document.get("v") != VERSION:
+        raise WireError(f"batch version is {document.get('v')!r}, expected {VERSION}")
+    if not (is_name(boot) and is_name(stream)):
+        raise WireError("boot and stream must be names of [a-z0-9_-], 1 to 64 characters")
+    if not (isinstance(seq, list) and len(seq) == 2 and all(type(s) is int for s in seq)):
+        raise WireError("seq must be two whole numbers, first and last")
+    if not 1 <= seq[0] <= seq[1] <= MAX_SEQ:
+        raise WireError(f"seq {seq[0]} to {seq[1]} is not a range from 1 on")
+    if "gap" in document:
+        gap = document["gap"]
+        cause = gap.get("cause") if isinstance(gap, dict) else None
+        if not (isinstance(cause, str) and 1 <= len(cause) <= 200):
+            raise WireError("a gap record needs a cause of 1 to 200 characters")
+        return Batch(str(boot), str(stream), seq[0], seq[1], cause=cause)
+    count = seq[1] - seq[0] + 1
+    if count > MAX_ROWS:
+        raise WireError(f"seq {seq[0]} to {seq[1]} is {count} rows, at most {MAX_ROWS} are allowed")
+    clock = document.get("clock")
+    uncertainty_ms = clock.get("unc_ms") if isinstance(clock, dict) else None
+    if uncertainty_ms is not None and type(uncertainty_ms) not in (int, float):
+        raise WireError("clock.unc_ms must be a number or null")
+    return Batch(
+        str(boot),
+        str(stream),
+        seq[0],
+        seq[1],
+        _checked_times(document.get("t_us"), count),
+        _checked_columns(document.get("cols"), count),
+        uncertainty_ms,
+    )
+
+
+def _columns(rows: list[Row]) -> dict[str, object]:
+    names = list(rows[0])
+    if any(row.keys() != rows[0].keys() for row in rows):
+        names = list(dict.fromkeys(name for row in rows for name in row))
+    columns: dict[str, object] = {}
+    for name in names:
+        if name == "t_ns":
+            continue
+        values = [row.get(name) for row in rows]
+        kinds = set(map(type, values))
+        if kinds == {float}:
+            values = _short_floats(values)
+        elif not kinds <= {int, str, type(None)}:
+            values = [_plain(value) for value in values]
+        uniform = len(kinds) == 1 and values.count(values[0]) == len(values)
+        columns[str(name)] = values[0] if uniform else values
+    return columns
+
+
+def _short_floats(values: list[Value]) -> list[Value]:
+    """What ``_plain`` does to each value, in one go: most columns are of this kind."""
+    text = "%.7g " * len(values) % tuple(values)
+    shortened = map(float, text.split())
+    if "n" in text:  # nan, inf
+        return [value if math.isfinite(value) else None for value in shortened]
+    return list(shortened)
+
+
+def _plain(value: object) -> Value:
+    """What JSON can carry; numpy scalars come this way too, anything else becomes its text."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    if isinstance(value, bool):
+        return int(value)
+    if value is None or isinstance(value, int | str):
+        return value
+    item = getattr(value, "item", None)
+    if item is not None and getattr(value, "ndim", None) == 0:
+        return _plain(item())
+    return str(value)
+
+
+def _pack(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(text.encode("utf-8", "replace"))
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_WIRE_BYTES:
+        raise WireError(f"batch has {len(data)} bytes, at most {MAX_WIRE_BYTES} are allowed")
+    try:
+        # The size in the header is what zstd allocates, so it is judged before anything is decompressed.
+        plain_bytes = zstandard.frame_content_size(data)
+        if not 0 < plain_bytes <= MAX_PLAIN_BYTES:
+            raise WireError(f"batch declares {plain_bytes} bytes when unpacked, allowed are 1 to {MAX_PLAIN_BYTES}")
+        document = json.loads(zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False))
+    except zstandard.ZstdError as error:
+        raise WireError(f"batch of {len(data)} bytes is not zstd: {error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise WireError(f"batch is not JSON: {error}") from error
+    except ValueError as error:  # an integer with more digits than Python converts
+        raise WireError(f"batch has a number out of range: {error}") from error
+    if not isinstance(document, dict):
+        raise WireError("batch is not a JSON object")
+    return document
+
+
+def _checked_times(times: object, count: int) -> tuple[int, ...]:
+    if not (isinstance(times, list) and all(type(t) is int for t in times)):
+        raise WireError("t_us must be a list of whole numbers")
+    if len(times) != count:
+        raise WireError(f"t_us has {len(times)} entries, seq says {count}")
+    absolute = tuple(accumulate(times))
+    if not all(-MAX_SEQ <= t <= MAX_SEQ for t in absolute):
+        raise WireError("t_us leaves the range of 64 bits")
+    return absolute
+
+
+def _checked_columns(columns: object, count: int) -> Mapping[str, Any]:
+    if not isinstance(columns, dict) or len(columns) > MAX_COLUMNS:
+        raise WireError(f"cols must be an object of at most {MAX_COLUMNS} columns")
+    for name, values in columns.items():
+        if isinstance(values, list) and len(values) != count:
+            raise WireError(f"column {name[:64]!r} has {len(values)} values, seq says {count}")
+        cells = values if isinstance(values, list) else (values,)
+        if any(isinstance(cell, list | dict) for cell in cells):
+            raise WireError(f"column {name[:64]!r} holds something that is no number, text or null")
+    return columns

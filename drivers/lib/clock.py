@@ -1,0 +1,173 @@
+"""Maps a device's own clock to CLOCK_MONOTONIC, from arrival times that are late but never early."""
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+NS_PER_S = 1_000_000_000
+BITS_PER_BYTE_8N1 = 10
+
+WINDOW_S = 60
+"""The regression looks back this far: long enough for a few ppm, short enough to follow a warming crystal."""
+MIN_SPAN_S = 5
+"""Below this span the device is taken to run at its nominal rate."""
+MAX_DRIFT = 0.03
+"""Crystals drift by tens of ppm, RC oscillators by a percent, and one PDM microphone runs at 15 625 Hz for 16 000."""
+EARLY_NS = 50_000_000
+LATE_NS = 500_000_000
+"""An arrival outside prediction - EARLY .. + LATE is an outlier: a broken counter value, or a stalled host."""
+RESTART_AFTER = 8
+"""So many updates in a row that are outliers mean that the device's clock itself was set or restarted."""
+
+
+def sent_ns(arrival_ns: int, bytes_after: npt.NDArray[np.int64], baud: int) -> npt.NDArray[np.int64]:
+    """When a byte left the device, given that ``bytes_after`` more bytes (8N1) arrived with it or behind it."""
+    return arrival_ns - bytes_after * BITS_PER_BYTE_8N1 * NS_PER_S // baud
+
+
+class DeviceClock:
+    """Counter values of one device in, capture times in CLOCK_MONOTONIC ns out; the output never goes back.
+
+    Arrival = capture + offset + drift + delay with delay >= 0, so the least delayed arrival of each second carries the
+    information: a line is fitted through those (slope: least squares, points far above the line left out) and laid
+    along their lower edge. For a device without a counter, the number of samples at the nominal rate is the counter,
+    and the arrival is the time at which the sample's first byte left the device (``sent_ns``).
+    """
+
+    def __init__(self, tick_hz: float, modulus: int | None = None) -> None:
+        """``tick_hz``: nominal counter rate. ``modulus``: the counter wraps at this value (2**bits), None: never."""
+        self._tick_ns = NS_PER_S / tick_hz
+        self._modulus = modulus
+        self.restarts = 0
+        """How often the mapping was begun anew because the device's clock had jumped."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the count of restarts; also allows the output to start anywhere."""
+        self._last_tick: int | None = None
+        self._ticks = 0
+        self._arrival_ns = 0
+        self._output: tuple[int, int] | None = None
+        self._start_fit()
+
+    @property
+    def drift(self) -> float:
+        """How much faster CLOCK_MONOTONIC runs than the device's nominal time: 1e-6 is one ppm."""
+        return self._slope
+
+    def late_ns(self, ticks: npt.NDArray[np.int64], arrival_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """How much later than the least delayed ones samples arrived (negative: earlier than ever); changes nothing.
+
+        For counters that do not wrap; 0 before the first ``update``.
+        """
+        if not self._points:
+            return np.zeros(len(ticks))
+        device_ns = ticks.astype(np.float64) * self._tick_ns
+        late: npt.NDArray[np.float64] = arrival_ns - device_ns - self._offset(device_ns)
+        return late
+
+    def update(self, ticks: npt.NDArray[np.int64], arrival_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Capture times of samples with counter values ``ticks`` that arrived at ``arrival_ns``, both (n,), n >= 1.
+
+        Results never lie behind their arrival, nor before an earlier result.
+        """
+        device_ns = self._unwrap(ticks, arrival_ns).astype(np.float64) * self._tick_ns
+        self._learn(device_ns, arrival_ns)
+        mapped = np.rint(device_ns + self._offset(device_ns)).astype(np.int64)
+        if self._output is not None:
+            last_ns, last_device_ns = self._output
+            # A better estimate may lie earlier than the last one: then run at half speed instead of stopping.
+            mapped = np.maximum(mapped, last_ns + (device_ns - last_device_ns).astype(np.int64) // 2)
+            mapped = np.maximum(np.minimum(mapped, arrival_ns), last_ns)
+        else:
+            mapped = np.minimum(mapped, arrival_ns)
+        mapped = np.maximum.accumulate(mapped)
+        self._output = int(mapped[-1]), int(device_ns[-1])
+        return mapped
+
+    def _unwrap(self, ticks: npt.NDArray[np.int64], arrival_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if self._modulus is None:
+            return ticks.astype(np.int64)
+        if self._last_tick is None:
+            steps = np.diff(ticks, prepend=ticks[:1])
+            self._ticks = int(ticks[0])
+        else:
+            steps = np.diff(ticks, prepend=self._last_tick)
+        half = self._modulus // 2
+        steps = (steps + half) % self._modulus - half
+        if self._last_tick is not None:
+            elapsed = (int(arrival_ns[0]) - self._arrival_ns) / self._tick_ns
+            steps[0] += self._modulus * max(0, round((elapsed - int(steps[0])) / self._modulus))
+        unwrapped = self._ticks + np.cumsum(steps)
+        self._last_tick = int(ticks[-1])
+        self._ticks = int(unwrapped[-1])
+        self._arrival_ns = int(arrival_ns[-1])
+        return unwrapped
+
+    def _start_fit(self) -> None:
+        self._points: deque[tuple[int, int]] = deque(maxlen=WINDOW_S + 1)
+        self._second = 0
+        self._slope = 0.0
+        self._anchor = 0
+        self._level = 0.0
+        self._strange = 0
+
+    def _offset(self, device_ns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return self._level + self._slope * (device_ns - self._anchor)
+
+    def _learn(self, device_ns: npt.NDArray[np.float64], arrival_ns: npt.NDArray[np.int64]) -> None:
+        """Take the least delayed sample of this batch into the fit, unless it is an outlier."""
+        excess = arrival_ns - device_ns
+        if self._points:
+            excess = excess - self._offset(device_ns)
+            usual = (excess > -EARLY_NS) & (excess < LATE_NS)
+            if not usual.any():
+                self._strange += 1
+                if self._strange < RESTART_AFTER:
+                    return
+                self.restarts += 1
+                self._start_fit()
+                excess = arrival_ns - device_ns
+            else:
+                self._strange = 0
+                excess = np.where(usual, excess, np.inf)
+        best = int(np.argmin(excess))
+        self._add(int(device_ns[best]), int(arrival_ns[best]))
+
+    def _add(self, device_ns: int, arrival_ns: int) -> None:
+        second = device_ns // NS_PER_S
+        point = device_ns, arrival_ns - device_ns
+        if self._points and second == self._second:
+            kept_at, kept = self._points[-1]
+            if point[1] - kept >= self._slope * (device_ns - kept_at):
+                return
+            self._points[-1] = point
+        else:
+            self._points.append(point)
+            self._second = second
+        while self._points[0][0] < device_ns - WINDOW_S * NS_PER_S:
+            self._points.popleft()
+        self._fit()
+
+    def _fit(self) -> None:
+        at = np.array([point[0] for point in self._points], np.int64)
+        late = np.array([point[1] for point in self._points], np.int64)
+        self._anchor = int(at[-1])
+        x = (at - self._anchor).astype(np.float64)
+        y = (late - late[-1]).astype(np.float64)
+        self._slope = _slope(x, y) if x[-1] - x[0] >= MIN_SPAN_S * NS_PER_S else 0.0
+        self._level = float(late[-1]) + float((y - self._slope * x).min())
+
+
+def _slope(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    """Least squares, then again without the points that lie far above the line (they were delayed)."""
+    keep = np.ones(len(x), np.bool_)
+    slope = 0.0
+    for _ in range(3):
+        xc = x[keep] - x[keep].mean()
+        slope = float((xc * y[keep]).sum() / (xc * xc).sum())
+        residual = y - slope * x
+        centre = np.median(residual[keep])
+        keep = residual - centre <= 3 * 1.4826 * np.median(np.abs(residual[keep] - centre)) + 1e3
+    return float(np.clip(slope, -MAX_DRIFT, MAX_DRIFT))

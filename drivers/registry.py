@@ -1,0 +1,63 @@
+"""Finds a driver's class by its kind; the file name is the registration."""
+
+import re
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from drivers.base import Driver, Misconfigured
+
+ENTRY_POINT_GROUP = "axond.drivers"
+"""Third parties add ``kind = "package.module:CLASS"`` under this group."""
+
+_DECLARATION = re.compile(r"^DRIVER\b", re.MULTILINE)
+
+
+def kinds() -> tuple[str, ...]:
+    """Every kind that can be configured, sorted. Reads files and package metadata, imports nothing."""
+    return tuple(sorted({*_own_kinds(), *_third_party()}))
+
+
+def driver_class(kind: str) -> type[Driver[Any]]:
+    """The class behind ``kind``: ``imu.witmotion`` is ``DRIVER`` of ``drivers/imu/witmotion.py``.
+
+    Raises Misconfigured for an unknown kind, and for a third party's driver that cannot be imported.
+    """
+    if kind in _own_kinds():
+        found: object = import_module(f"drivers.{kind}").DRIVER
+    elif point := _third_party().get(kind):
+        found = _load(point)
+    else:
+        raise Misconfigured(_unknown(kind))
+    if not (isinstance(found, type) and issubclass(found, Driver)):
+        raise Misconfigured(f"driver {kind!r} is {found!r}, expected a subclass of drivers.base.Driver")
+    return found
+
+
+def _own_kinds() -> set[str]:
+    root = Path(__file__).parent
+    files = (path for path in root.rglob("*.py") if _DECLARATION.search(path.read_text(encoding="utf-8")))
+    return {".".join(path.relative_to(root).with_suffix("").parts) for path in files}
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(point: EntryPoint) -> object:
+    try:
+        loaded: object = point.load()
+    except (ImportError, AttributeError) as error:
+        raise Misconfigured(
+            f"driver {point.name!r} ({point.value}) cannot be imported: {error}; install or repair its package"
+        ) from error
+    return loaded
+
+
+def _unknown(kind: str) -> str:
+    known = kinds()
+    close = get_close_matches(kind, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no driver {kind!r}{hint} (known: {', '.join(known)})"

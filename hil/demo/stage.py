@@ -1,0 +1,122 @@
+"""The demo's processes: a broker on a free port, the hub, and the agent, each a real one, in a folder of their own."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DEVICE = "demo"
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 12.0
+
+
+class StageError(Exception):
+    """A part of the demo did not start: one sentence."""
+
+
+def find_mosquitto() -> str | None:
+    """The broker's binary; Debian keeps it where not every user looks."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def process(name: str, command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``command`` with its output in ``<folder>/<name>.log``; SIGTERM at the end, SIGKILL if that does not help."""
+    with (folder / f"{name}.log").open("ab") as log:
+        # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield child
+    finally:
+        stop(child)
+
+
+def stop(child: subprocess.Popen[bytes]) -> float:
+    """Ask ``child`` to stop and wait; returns how long that took in seconds."""
+    start_s = time.monotonic()
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    return time.monotonic() - start_s
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[int]:
+    """A mosquitto of our own on loopback; yields its port. Raises StageError."""
+    binary = find_mosquitto()
+    if binary is None:
+        raise StageError("mosquitto is not installed (apt install mosquitto)")
+    port = free_port()
+    settings = folder / "mosquitto.conf"
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    with process("broker", [binary, "-c", str(settings)], folder) as child:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with socket.socket() as probe:
+                probe.settimeout(1.0)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if child.poll() is not None or time.monotonic() > deadline_s:
+                raise StageError(f"the broker did not start; its log is {folder / 'broker.log'}")
+        yield port
+
+
+def axond(*arguments: str) -> list[str]:
+    """The command line of an axond process of this environment."""
+    return [sys.executable, "-m", "agent", *arguments]
+
+
+def write_config(folder: Path, port: int | None, wav: Path, imu: Path, imu_rate_hz: float) -> Path:
+    """The agent's configuration for the demo."""
+    text = f"""\
+[device]
+id = "{DEVICE}"
+state_dir = "{folder / "state"}"
+
+[sensors.mic0]
+driver = "audio.file"
+path = "{wav}"
+rate_hz = 8000
+loop = true
+
+[sensors.imu0]
+driver = "imu.witmotion"
+port = "{imu}"
+baud = 115200
+rate_hz = {imu_rate_hz:g}
+
+[pipelines.digits]
+sensors = ["mic0"]
+model = "spoken-digits"
+
+[pipelines.activity]
+sensors = ["imu0"]
+model = "activity"
+
+[log]
+format = "text"
+"""
+    if port is not None:
+        text += f'\n[uplink]\nhost = "127.0.0.1"\nport = {port}\nmetrics_interval_s = 2\n'
+    path = folder / "axond.toml"
+    path.write_text(text)
+    return path

@@ -1,0 +1,47 @@
+"""Packets in, inferences out: windows, encoder, backend and scores of one bundle and one sensor, without threads."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from drivers.packet import Packet, SensorInfo
+from models.base import Backend, Inference
+from models.bundle import Bundle
+from models.registry import make_encoder
+from models.select import softmax
+from models.window import Windower
+
+
+class Session:
+    """One stream of decisions; one thread calls it. State policy ``reset``: each window starts from rest."""
+
+    def __init__(self, bundle: Bundle, backend: Backend, info: SensorInfo) -> None:
+        """``backend`` has loaded ``bundle``. Raises BadModel when the sensor does not fit."""
+        self._encoder = make_encoder(bundle, info)
+        self._windower = Windower(bundle.manifest.window, info)
+        self._raster = np.zeros(self._encoder.shape, np.uint8)
+        self._backend = backend
+        self._labels = bundle.manifest.labels
+        self._temperature = bundle.manifest.temperature
+
+    def push(self, packet: Packet) -> Iterator[Inference]:
+        """Take a packet; yield the inference of each window that it completes."""
+        for window in self._windower.push(packet):
+            self._encoder.encode(window, self._raster)
+            encoded_ns = time.monotonic_ns()
+            self._backend.reset()
+            potentials = self._backend.infer(self._raster)
+            inferred_ns = time.monotonic_ns()
+            scores = softmax(potentials, self._temperature)
+            best = int(potentials.argmax())
+            yield Inference(
+                t0_ns=window.t0_ns,
+                end_ns=window.end_ns,
+                label=self._labels[best],
+                score=round(float(scores[best]), 4),
+                lost=window.lost,
+                input_spikes=int(np.count_nonzero(self._raster)),
+                encoded_ns=encoded_ns,
+                inferred_ns=inferred_ns,
+            )

@@ -1,0 +1,161 @@
+"""What training hands over: ``network.nir`` on the integer grid, ``recipe.json`` and ``CARD.md``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import numpy.typing as npt
+
+from models.base import BadModel
+from models.network import STATE_MAX, THRESHOLD_MAX, Layer, Network, check
+from models.train.lif import DECAY_ONE, QuantLayer, Snn
+from models.window import WindowSpec
+
+HEADROOM = 2
+"""The potentials seen in training data must stay this factor below the clip."""
+
+
+def integer_network(net: Snn) -> Network:
+    """The integers that training has been using all along. Raises BadModel if one does not fit."""
+    layers = []
+    for i, layer in enumerate(net.layers()):
+        w_in, w_rec, v_th = layer.integers()
+        neurons = layer.spec.neurons
+        if v_th > THRESHOLD_MAX:
+            raise BadModel(f"layer {i}: threshold {v_th} is above {THRESHOLD_MAX}; its weights are too small")
+        layers.append(
+            Layer(
+                name=_name(net, i),
+                w_in=w_in.numpy(),
+                w_rec=None if w_rec is None else w_rec.numpy(),
+                k_u=np.full(neurons, layer.spec.k_u, np.int32),
+                k_v=np.full(neurons, layer.spec.k_v, np.int32),
+                bias=np.zeros(neurons, np.int32),
+                v_th=np.full(neurons, v_th, np.int32) if layer.spiking else None,
+            )
+        )
+    return check(Network(tuple(layers)))
+
+
+def simulate(network: Network, rasters: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], int]:
+    """Potentials (B, classes) of rasters (B, T, features) by the integer rule, and the largest |v| of the last layer.
+
+    The arithmetic of models/network.py, for a batch; training reports its accuracy with it.
+    """
+    batch, steps, _ = rasters.shape
+    u = [np.zeros((batch, layer.neurons), np.int64) for layer in network.layers]
+    v = [np.zeros((batch, layer.neurons), np.int64) for layer in network.layers]
+    s = [np.zeros((batch, layer.neurons), np.float32) for layer in network.layers]
+    weights = [layer.w_in.T.astype(np.float32) for layer in network.layers]
+    recurrent = [None if layer.w_rec is None else layer.w_rec.T.astype(np.float32) for layer in network.layers]
+    total = np.zeros((batch, network.classes), np.int64)
+    largest = 0
+    for t in range(steps):
+        x = rasters[:, t].astype(np.float32)
+        for i, layer in enumerate(network.layers):
+            drive = x @ weights[i]  # whole numbers below 2^24: exact in float32
+            rec = recurrent[i]
+            if rec is not None:
+                drive += s[i] @ rec
+            u[i] = _decay(u[i], layer.k_u) + (drive.astype(np.int64) << 7)
+            v[i] = np.clip(_decay(v[i], layer.k_v) + u[i] + layer.bias, -STATE_MAX, STATE_MAX)
+            if layer.v_th is not None:
+                fired = v[i] > (layer.v_th.astype(np.int64) << 6)
+                v[i][fired] = 0
+                x = s[i] = fired.astype(np.float32)
+        total += v[-1] if network.layers[-1].v_th is None else s[-1].astype(np.int64)
+        largest = max(largest, int(np.abs(v[-1]).max()))
+    return total, largest
+
+
+def _decay(z: npt.NDArray[np.int64], k: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    return np.sign(z) * ((np.abs(z) * k) >> 12)
+
+
+def write_nir(net: Snn, path: Path, *, dt_s: float) -> None:
+    """Input - Linear - CubaLIF - ... - Linear - CubaLI - Output with weights and thresholds on the int8 grid.
+
+    With ``w_in = tau_syn / dt`` and ``r = tau_mem / dt`` the Euler step of NIR has gain 1 on the weights.
+    """
+    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([net.layers()[0].w_in.shape[1]])})}
+    edges = []
+    before = "input"
+    for i, layer in enumerate(net.layers()):
+        name, weights = _name(net, i), f"{_name(net, i)}_in"
+        nodes[weights], recurrent = _linear(layer)
+        nodes[name] = _neurons(layer, dt_s)
+        edges += [(before, weights), (weights, name)]
+        if recurrent is not None:
+            nodes[f"{name}_rec"] = recurrent
+            edges += [(name, f"{name}_rec"), (f"{name}_rec", name)]
+        before = name
+    nodes["output"] = nir.Output({"output": np.array([net.layers()[-1].spec.neurons])})
+    edges.append((before, "output"))
+    metadata = {"dt": dt_s, "discretisation": "euler", "reset": "zero"}
+    nir.write(str(path), nir.NIRGraph(nodes=nodes, edges=edges, metadata=metadata))
+
+
+def _name(net: Snn, index: int) -> str:
+    return f"hidden{index}" if index < len(net.hidden) else "readout"
+
+
+def _linear(layer: QuantLayer) -> tuple[Any, Any]:
+    w_in, w_rec, _ = layer.integers()
+    scale = float(layer.scale())
+    on_grid = nir.Linear(w_in.numpy().astype(np.float64) / scale)
+    return on_grid, None if w_rec is None else nir.Linear(w_rec.numpy().astype(np.float64) / scale)
+
+
+def _neurons(layer: QuantLayer, dt_s: float) -> Any:
+    def same(value: float) -> npt.NDArray[np.float64]:
+        return np.full(layer.spec.neurons, value)
+
+    tau_syn = dt_s / (1 - layer.spec.k_u / DECAY_ONE)
+    tau_mem = dt_s / (1 - layer.spec.k_v / DECAY_ONE)
+    shared = {
+        "tau_syn": same(tau_syn),
+        "tau_mem": same(tau_mem),
+        "w_in": same(tau_syn / dt_s),
+        "r": same(tau_mem / dt_s),
+        "v_leak": same(0.0),
+    }
+    if not layer.spiking:
+        return nir.CubaLI(**shared)
+    _, _, v_th = layer.integers()
+    return nir.CubaLIF(**shared, v_threshold=same(v_th / (2 * float(layer.scale()))), v_reset=same(0.0))
+
+
+def write_recipe(
+    path: Path,
+    *,
+    name: str,
+    channels: int,
+    family: str,
+    rate_hz: float,
+    window: WindowSpec,
+    encoder: dict[str, Any],
+    labels: list[str],
+    dt_s: float,
+) -> None:
+    """Everything that a bundle's manifest needs beside the network."""
+    recipe = {
+        "name": name,
+        "version": "1.0.0",
+        "input": {"family": family, "channels": channels, "rate_hz": rate_hz},
+        "window": asdict(window),
+        "encoder": encoder,
+        "labels": labels,
+        "dt": dt_s,
+    }
+    path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def confusion_table(labels: list[str], counts: npt.NDArray[np.int64]) -> str:
+    """Markdown: rows are the truth, columns what was said."""
+    head = ["", *labels]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += [f"| {label} | " + " | ".join(str(n) for n in row) + " |" for label, row in zip(labels, counts, strict=True)]
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""The configuration: what is right, and one clear sentence for everything that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from agent import config
+from agent.errors import ConfigError
+
+GOOD = """
+[device]
+id = "node-7"
+
+[sensors.imu0]
+driver = "imu.witmotion"
+port = "/dev/serial/by-id/usb-imu"
+rate_hz = 50
+
+[pipelines.walk]
+sensors = ["imu0"]
+model = "activity"
+report = "on_change"
+
+[uplink]
+host = "broker.example"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "axond.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_right_file(tmp_path: Path) -> None:
+    settings = config.load(write(tmp_path, GOOD))
+    assert settings.device.id == "node-7"
+    assert settings.sensors["imu0"].kind == "imu.witmotion"
+    assert settings.sensors["imu0"].make().info().channels[0] == "ax"
+    assert settings.pipelines["walk"].backend == "auto"
+    assert settings.uplink is not None
+    assert settings.uplink.port == 1883
+
+
+def test_an_empty_file_is_an_agent_without_sensors(tmp_path: Path) -> None:
+    settings = config.load(write(tmp_path, ""))
+    assert settings.sensors == {}
+    assert settings.uplink is None
+
+
+def test_drop_ins_override_in_the_order_of_their_names(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    folder = tmp_path / "axond.toml.d"
+    folder.mkdir()
+    (folder / "20-site.toml").write_text('[uplink]\nport = 8883\n[device]\nid = "site"\n')
+    (folder / "10-fleet.toml").write_text('[device]\nid = "fleet"\n[pipelines.walk]\nreport = "every"\n')
+    settings = config.load(path)
+    assert settings.device.id == "site"
+    assert settings.uplink is not None
+    assert (settings.uplink.host, settings.uplink.port) == ("broker.example", 8883)
+    assert settings.pipelines["walk"].report == "every"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ('[device]\nidd = "x"', "device.idd: unknown key; known here: id, state_dir, region; did you mean 'id'?"),
+        ("[sensor.x]", "sensor: unknown key; known here: .*did you mean 'sensors'"),
+        ('[log]\nlevel = "loud"', "log.level: .*; found 'loud'"),
+        ('[device]\nid = "Node 7"', "device.id: .*; found 'Node 7'"),
+        ('[outbox]\nmax_bytes = "big"', "outbox.max_bytes: .*; found 'big'"),
+        ("[sensors.mic0]\nrate_hz = 1", "sensors.mic0.driver: missing"),
+        ('[sensors.mic0]\ndriver = "audio.flie"', "sensors.mic0.driver: .*audio.file"),
+        ('[sensors.mic0]\ndriver = "audio.file"', "sensors.mic0.path: missing"),
+        (
+            '[sensors.imu0]\ndriver = "imu.witmotion"\nport = "/dev/x"\nbuad = 1',
+            "sensors.imu0.buad: unknown key; .*'baud'",
+        ),
+        ('[sensors."MIC 0"]\ndriver = "synthetic"', "sensors.MIC 0: a name has 1 to 63 of"),
+        (
+            '[pipelines.p]\nsensors = ["mcro"]\nmodel = "activity"',
+            "pipelines.p.sensors.0: no sensor 'mcro'; there are none",
+        ),
+        ("[pipelines.p]\nsensors = []\nmodel = 'm'", "pipelines.p.sensors: "),
+        ("[uplink]\nport = 1", "uplink.host: missing"),
+        ('[uplink]\nhost = "h"\nusername = "u"', "uplink: username and password_file go together"),
+        ('[uplink]\nhost = "h"\nca_file = "/nope/ca.pem"', "uplink.ca_file: no file /nope/ca.pem"),
+        ("sensors = 3", "sensors: "),
+        ("[device", "not valid TOML"),
+    ],
+)
+def test_one_sentence_with_file_key_and_value(tmp_path: Path, change: str, sentence: str) -> None:
+    path = write(tmp_path, change)
+    with pytest.raises(ConfigError, match=sentence) as error:
+        config.load(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value).strip()
+
+
+def test_threshold_goes_with_its_policy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pipelines.walk.threshold: needed with"):
+        config.load(write(tmp_path, GOOD.replace("on_change", "threshold")))
+    with pytest.raises(ConfigError, match=r"pipelines.walk.threshold: needed with"):
+        config.load(write(tmp_path, GOOD.replace('report = "on_change"', "threshold = 0.5")))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.toml: cannot be read \(No such file or directory\); .*--config"):
+        config.load(tmp_path / "none.toml")
