@@ -21,6 +21,7 @@ from agent.snapshot import Parts, birth, health, metrics, snapshot
 from agent.status import StatusServer
 from agent.supervisor import Supervisor
 from agent.uplink import Uplink
+from agent.version import agent_version
 from agent.worker import Worker
 from drivers.packet import SensorInfo
 from models.bundle import Bundle
@@ -105,7 +106,7 @@ class App:
         broker = Broker(
             host=table.host,
             port=table.port,
-            username=table.username,
+            username=table.username or "",
             password_file=table.password_file,
             ca_file=table.ca_file,
             cert_file=table.cert_file,
@@ -120,6 +121,7 @@ class App:
             ack=table.ack,
             info=lambda: birth(self._parts),
             metrics=lambda: metrics(self._parts),
+            agent_version=agent_version(),
             metrics_interval_s=table.metrics_interval_s,
         )
 

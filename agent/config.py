@@ -132,7 +132,7 @@ def load(path: Path) -> Config:
         for name in names:
             if not re.match(NAME, name):
                 raise ConfigError(
-                    f"{path}: {table}.{name}: a name has 1 to 63 of a-z, 0-9, '_' and '-', and begins with a letter or digit"
+                    f"{path}: {table}.{name}: a name has 1 to 63 of a-z, 0-9, '_' and '-', a letter or digit first"
                 )
     sensors = {name: _sensor(path, name, table) for name, table in parsed.sensors.items()}
     for name, pipeline in parsed.pipelines.items():
@@ -144,7 +144,8 @@ def load(path: Path) -> Config:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return document
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); write one, or name another with --config"

@@ -38,7 +38,8 @@ class Latency:
     def stages_ns(self) -> npt.NDArray[np.int64]:
         """(results, stages): the last results, in no order of time."""
         with self._lock:
-            return self._stages_ns[: min(self.count, KEPT)].copy()
+            kept: npt.NDArray[np.int64] = self._stages_ns[: min(self.count, KEPT)].copy()
+            return kept
 
     def summary(self) -> dict[str, float]:
         """Milliseconds: p50 and p99 of the whole way, and of all that is neither sensor nor backend."""

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -135,6 +135,7 @@ class _Connection:
         self._thread = Thread(target=self._connect, name="mqtt-connect", daemon=True)
         client.suppress_exceptions = True
         client.connect_timeout = CONNECT_S
+        client.max_inflight_messages = MAX_IN_FLIGHT
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -148,17 +149,18 @@ class _Connection:
     def start(self) -> None:
         self._thread.start()
 
-    def publish(self, seq: int, message: Message) -> None:
+    def publish(self, seq: int, message: Message) -> MQTTMessageInfo:
         properties = _properties(PacketTypes.PUBLISH, message)
         info = self.client.publish(message.topic, message.payload, message.qos, message.retain, properties)
         if not message.qos:
-            return
+            return info
         with self._lock:
             early = self._early.pop(info.mid, None)
             if early is None:
                 self._waiting[info.mid] = seq
         if early is not None:
             self._post_ack(seq, early)
+        return info
 
     def close(self) -> None:
         self._closed = True
@@ -207,12 +209,20 @@ class _Connection:
         elif not self._closed:
             for topic in self._birth.subscriptions:
                 self.client.subscribe(topic, qos=1)
-            self.client.max_inflight_messages_set(min(MAX_IN_FLIGHT, self._receive_max))
-            for message in self._birth.messages:
-                self.publish(_BIRTH_SEQ, message)
+            self._publish_birth()
             with self._lock:
                 if not self._over:
                     self._post(Connected(self._receive_max))
+
+    def _publish_birth(self) -> None:
+        """One message after the other, so that even a broker with a window of one is not overrun."""
+        for message in self._birth.messages:
+            born = self.publish(_BIRTH_SEQ, message)
+            try:
+                while not (born.is_published() or self._over or self._closed):
+                    born.wait_for_publish(0.25)
+            except (RuntimeError, ValueError):  # the connection is gone; that is posted anyway
+                return
 
     def _set_credentials(self) -> None:
         broker = self._broker

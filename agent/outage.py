@@ -38,7 +38,7 @@ class Backoff:
         self._first_s = first_s
         self._longest_s = longest_s
         self._next_s = first_s
-        self._random = random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._random = random.Random()
 
     def next_s(self) -> float:
         """Seconds to wait now: between half and all of a time that doubles from call to call."""

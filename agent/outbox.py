@@ -1,6 +1,7 @@
 """Keeps every result on disk until it is known to be stored elsewhere.
 
-Rows are numbered when they are committed, so a refused row leaves no hole: it is counted, and the next row has its number.
+Rows are numbered when they are committed, so a refused row leaves no hole: it is counted, and the next row has its
+number.
 """
 
 import logging
@@ -246,7 +247,7 @@ class Outbox:
         return (now_ns - waiting[0].put_ns) / 1e9 if waiting else 0.0
 
     def _open(self, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
-        """Opens the file, waits for a disk that does not let it, sets a damaged one aside. None if stopped meanwhile."""
+        """Opens the file, waits for a disk that does not let it, sets a damaged one aside. None if stopped."""
         while True:
             try:
                 store = OutboxStore.open(self._path, self._limits.max_bytes, check=self._suspect)

@@ -36,7 +36,7 @@ def health(parts: Parts) -> dict[str, Any]:
     if parts.outbox.trouble:
         degraded["outbox"] = parts.outbox.trouble
     if parts.uplink and not parts.uplink.state().connected:
-        degraded["uplink"] = parts.uplink.state().last_error or "not connected yet"
+        degraded["uplink"] = parts.uplink.state().error or "not connected yet"
     state = "failed" if failed else "degraded" if degraded else "ok"
     reasons = {**failed, **degraded}
     return {"state": state, "reasons": reasons, "summary": "; ".join([state, *reasons.values()])[:200]}
@@ -70,21 +70,21 @@ def birth(parts: Parts) -> dict[str, Any]:
 
 
 def metrics(parts: Parts) -> dict[str, float]:
-    """Flat numbers of this boot for fleets' tools; ``ledger.<stream>.<count>`` is what the hub checks."""
+    """Flat numbers for fleets' tools; the uplink adds the ledger."""
     depth = parts.outbox.depth()
     values: dict[str, float] = {
         "up_s": round((time.monotonic_ns() - parts.started_ns) / 1e9, 1),
-        "outbox.rows": depth.rows,
-        "outbox.bytes": depth.bytes,
-        "outbox.oldest_age_s": round(depth.oldest_age_s, 1),
+        "outbox_rows": depth.rows,
+        "outbox_bytes": depth.bytes,
+        "outbox_oldest_age_s": round(depth.oldest_age_s, 1),
     }
     for name, capture in parts.captures.items():
-        values[f"sensor.{name}.rate_hz"] = round(capture.info.rate_hz, 2)
-        values[f"sensor.{name}.lost"] = capture.info.lost
+        values[f"sensor_{name}_rate_hz"] = round(capture.info.rate_hz, 2)
+        values[f"sensor_{name}_lost"] = capture.info.lost
     for name, pipeline in parts.pipelines.items():
-        values[f"pipeline.{name}.inferences"] = pipeline.info.inferences
+        values[f"pipeline_{name}_inferences"] = pipeline.info.inferences
         summary = pipeline.latency.summary()
-        values.update({f"pipeline.{name}.latency_{key}": value for key, value in summary.items()})
+        values.update({f"pipeline_{name}_latency_{key}": value for key, value in summary.items()})
     return values
 
 

@@ -97,8 +97,7 @@ class Supervisor:
             except (Misconfigured, ConfigError, BadModel) as error:
                 self._end(EXIT_CONFIG, f"{worker.name}: {error}")
                 return
-            except Exception as error:
-                # The one place that may catch everything: whatever a worker dies of, it is reported and restarted.
+            except Exception as error:  # noqa: BLE001 - the one place: whatever a worker dies of is reported
                 now_s = time.monotonic()
                 reason = f"{type(error).__name__}: {error}"
                 if len(recent) == RESTARTS_ALLOWED and now_s - recent[0] < RESTART_WINDOW_S:

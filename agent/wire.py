@@ -31,7 +31,7 @@ MAX_WIRE_BYTES = 1 << 20
 MAX_PLAIN_BYTES = 4 << 20
 MAX_ROWS = 1000
 MAX_COLUMNS = 64
-MAX_SEQ = (1 << 63) - 1
+MAX_SEQ = (1 << 53) - 1
 VERSION = 1
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "zstd"
@@ -144,7 +144,8 @@ def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], c
     """Makes a batch of 1 to ``MAX_ROWS`` rows, numbered from ``seq0``.
 
     Each row comes with the CLOCK_MONOTONIC time (ns) that holds if it has no ``t_ns`` of its own. A name that a row
-    lacks is null there. Floats are cut to 7 significant digits, what a float32 is good for; NaN and infinities become null.
+    lacks is null there. Floats are cut to 7 significant digits, what a float32 is good for; NaN and infinities become
+    null.
     """
     offset_us = clock.offset_us()
     times_us = [int(row.get("t_ns") or put_ns) // 1000 + offset_us for put_ns, row in rows]
@@ -181,8 +182,8 @@ def decode(data: bytes) -> Batch:
     if "gap" in document:
         gap = document["gap"]
         cause = gap.get("cause") if isinstance(gap, dict) else None
-        if not (isinstance(cause, str) and 1 <= len(cause) <= 200):
-            raise WireError("a gap record needs a cause of 1 to 200 characters")
+        if not (isinstance(cause, str) and 1 <= len(cause) <= 200 and cause.isascii() and cause.isprintable()):
+            raise WireError("a gap record needs a cause of 1 to 200 ASCII characters")
         return Batch(str(boot), str(stream), seq[0], seq[1], cause=cause)
     count = seq[1] - seq[0] + 1
     if count > MAX_ROWS:
@@ -276,7 +277,7 @@ def _checked_times(times: object, count: int) -> tuple[int, ...]:
         raise WireError(f"t_us has {len(times)} entries, seq says {count}")
     absolute = tuple(accumulate(times))
     if not all(-MAX_SEQ <= t <= MAX_SEQ for t in absolute):
-        raise WireError("t_us leaves the range of 64 bits")
+        raise WireError("t_us leaves the range of 53 bits")
     return absolute
 
 

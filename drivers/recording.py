@@ -38,7 +38,7 @@ def save(path: Path, info: SensorInfo, packets: Sequence[Packet]) -> None:
     if any(p.sensor != first.sensor or p.data.dtype != first.data.dtype for p in packets):
         raise ValueError("the packets of a recording must be of one sensor and one integer type")
     header = json.dumps({"format": FORMAT, "sensor": first.sensor, "info": asdict(info)})
-    arrays = {
+    arrays: dict[str, Any] = {
         "header": np.frombuffer(header.encode(), np.uint8),
         "data": np.concatenate([p.data for p in packets]),
         "length": np.array([len(p.data) for p in packets], np.int64),
@@ -49,7 +49,7 @@ def save(path: Path, info: SensorInfo, packets: Sequence[Packet]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -65,13 +65,15 @@ def save(path: Path, info: SensorInfo, packets: Sequence[Packet]) -> None:
 def load(path: Path) -> Recording:
     """Read what ``save`` wrote. Raises Misconfigured in one sentence for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        # Our own file object: numpy forgets to close one that is no archive.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
                 _reject(path, "it is one array, not an .npz of several")
-            absent = [name for name in _ARRAYS if name not in file]
+            absent = [name for name in _ARRAYS if name not in archive]
             if absent:
                 _reject(path, f"it has no array {absent[0]!r}")
-            arrays = {name: file[name] for name in _ARRAYS}
+            arrays = {name: archive[name] for name in _ARRAYS}
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be opened ({error.strerror or error})") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:

@@ -13,7 +13,6 @@ import soundfile
 from agent.cli.command import Command, CommandError, add_json
 from drivers.base import Driver, EndOfInput
 from drivers.registry import driver_class
-from models.bundle import Bundle
 from models.registry import open_bundle
 from models.select import load_backend
 from models.session import Session
@@ -32,8 +31,8 @@ def _run(options: argparse.Namespace) -> int:
     with closing(backend):
         for path in options.files:
             driver = _driver(path)
-            for row in _decide(bundle, Session(bundle, backend, driver.info()), driver):
-                row = {"file": str(path), **row, "model": bundle.id, "backend": kind}
+            for decision in _decide(Session(bundle, backend, driver.info()), driver):
+                row = {"file": str(path), **decision, "model": bundle.id, "backend": kind}
                 if options.json:
                     sys.stdout.write(json.dumps(row) + "\n")
                 else:
@@ -53,7 +52,7 @@ def _driver(path: Path) -> Driver[Any]:
     return kind(path.stem, kind.Config.model_validate(settings))
 
 
-def _decide(bundle: Bundle, session: Session, driver: Driver[Any]) -> Iterator[dict[str, Any]]:
+def _decide(session: Session, driver: Driver[Any]) -> Iterator[dict[str, Any]]:
     first_ns: int | None = None
     with closing(driver):
         driver.open()

@@ -43,14 +43,14 @@ def _print(console: Console, facts: dict[str, Any]) -> None:
     console.print(pipeline_table(facts["pipelines"]))
     outbox, uplink = facts["outbox"], facts["uplink"]
     console.print(
-        f"outbox  {outbox['rows']} results pending, {outbox['bytes'] / 1024:.0f} KiB, oldest {outbox['oldest_age_s']:.1f} s",
+        f"outbox  {outbox['rows']} results pending, oldest {outbox['oldest_age_s']:.1f} s, {outbox['bytes'] >> 10} KiB",
         highlight=False,
     )
     if uplink is None:
         console.print("uplink  none configured: results stay in the outbox")
     else:
         console.print(
-            "uplink  " + ("connected" if uplink["connected"] else f"not connected: {uplink['last_error']}"),
+            "uplink  " + ("connected" if uplink["connected"] else f"not connected: {uplink['error']}"),
             markup=False,
         )
     for key, counts in facts["ledger"].items():

@@ -188,9 +188,11 @@ class Timeline:
         step_ms = (np.diff(device_ms) + DAY_MS / 2) % DAY_MS - DAY_MS / 2
         self._last_ms = float(device_ms[-1])
         lost = np.rint(step_ms / self._period_ms).astype(np.int64) - 1
-        # A sensor whose clock is being set jumps: no more rows can be lost than the host's own time has room for.
-        room_ns = np.diff(rows.left_ns, prepend=self._last_left_ns) + CLOCK_SLACK_NS
-        lost = np.clip(lost, 0, (room_ns * self._rate_hz / NS_PER_S).astype(np.int64))
+        # A clock that is being set jumps: beyond what the host saw pass, the host's own time is the better witness.
+        elapsed_ns = np.diff(rows.left_ns, prepend=self._last_left_ns)
+        by_host = np.rint(elapsed_ns * self._rate_hz / NS_PER_S).astype(np.int64) - 1
+        jumped = step_ms * (NS_PER_S // 1000) > elapsed_ns + CLOCK_SLACK_NS
+        lost = np.maximum(np.where(jumped, by_host, lost), 0)
         return np.rint(device_ms[1:]).astype(np.int64), lost
 
     def _by_count(self, rows: Rows, clock: DeviceClock) -> tuple[Offsets, Offsets]:

@@ -29,6 +29,9 @@ class Watch:
 
         Returns the start of a sentence when bytes have come for 5 s and none of them made a frame, else None.
         """
+        if now_ns - self._row_ns >= SILENCE_NS:
+            # A pause is silence, not a slow sensor.
+            self._rate_ns, self._rate_rows = now_ns, -rows
         if rows:
             self._row_ns = now_ns
             self._counters.notes.pop("no_rows", None)

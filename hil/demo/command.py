@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from subprocess import Popen
 from threading import Event
 from typing import Any
 
@@ -95,7 +96,7 @@ def _play(
     agent = stack.enter_context(stage.process("agent", stage.axond("run", "--config", str(config)), folder))
     state_dir = folder / "state"
     _wait_live(state_dir, folder, agent, interrupted)
-    watcher = Watcher(folder, hub_db if port else None, words, motion, sensor.start_ns)
+    watcher = Watcher(folder, hub_db if port else None, words, motion, sensor.started_ns)
     start_s = time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not interrupted.wait(VIEW_PERIOD_S):
@@ -121,7 +122,7 @@ def _ask(state_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def _wait_live(state_dir: Path, folder: Path, agent: "stage.subprocess.Popen[bytes]", interrupted: Event) -> None:
+def _wait_live(state_dir: Path, folder: Path, agent: Popen[bytes], interrupted: Event) -> None:
     """Until every sensor and pipeline is live. Raises StageError."""
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     while not interrupted.wait(0.05):

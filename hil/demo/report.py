@@ -1,6 +1,7 @@
 """What the demo saw: results beside the truth, counts at both ends, and the summary."""
 
 import time
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from agent import wire
-from agent.hub.store import read_results
-from agent.outbox_store import audit, records
+from agent.hub.store import HubStore
+from agent.outbox_reader import records
+from agent.outbox_store import audit
 from hil.demo.score import Result, Score, Truth, score_motion, score_words
 from hil.demo.stage import DEVICE
 from hil.demo.stimuli import Stimulus
@@ -90,8 +92,9 @@ class Watcher:
             if since_ns and "digits" not in self.truths:
                 self._since_ns = since_ns
                 self.truths["digits"] = Truth(self._words, since_ns)
-        if self._hub_db is not None and self._hub_db.exists():
-            self.hub_rows = len(read_results(self._hub_db, device=DEVICE))
+        if self._hub_db is not None:
+            with suppress(FileNotFoundError), closing(HubStore.open_for_reading(self._hub_db)) as store:
+                self.hub_rows = sum(line.stored for line in store.ledger(DEVICE))
 
     def true_label(self, pipeline: str) -> str | None:
         """What the last inference of a pipeline should have been."""
@@ -107,13 +110,10 @@ class Watcher:
         counts = list(audit(outbox).values())
         names = ("produced", "delivered", "pending", "evicted", "refused")
         if self._hub_db is None:
-            rows = [
-                {**row, "stream": r.stream, "boot": r.boot}
-                for r in records(outbox)
-                for row in wire.decode(r.payload).rows
-            ]
+            batches = [wire.decode(record.payload) for record in records(outbox)]
+            rows = [{"boot": b.boot, "stream": b.stream, **row} for b in batches for row in b.rows]
         else:
-            rows = read_results(self._hub_db, device=DEVICE)
+            rows = stored_rows(self._hub_db)
         results = [_result(row) for row in rows]
         until_ns = time.monotonic_ns() - int(stop_s * 1e9)
         words = [r for r in results if r.stream == "digits"]
@@ -138,6 +138,17 @@ class Watcher:
         )
 
 
+def stored_rows(hub_db: Path) -> list[dict[str, Any]]:
+    """Everything that the hub has of the demo's device, with ``boot`` and ``stream``."""
+    with closing(HubStore.open_for_reading(hub_db)) as store:
+        lines = store.ledger(DEVICE)
+        return [
+            {"stream": line.stream, **row}
+            for line in lines
+            for row in store.results(DEVICE, line.stream, line.stored + 1, boot=line.boot)
+        ]
+
+
 def _result(row: dict[str, Any]) -> Result:
     """A stored row, back on this machine's CLOCK_MONOTONIC."""
     offset_us = wire.SystemClock().offset_us()
@@ -149,17 +160,15 @@ def print_summary(console: Console, report: Report) -> None:
     """For people."""
     console.rule("axond demo")
     for name, score in report.scores.items():
-        accuracy = (
-            "nothing to score"
-            if score.accuracy is None
-            else f"{score.accuracy:.2f} right ({score.correct} of {score.scored})"
-        )
-        notes = [f"{n} {what}" for n, what in ((score.missed, "missed"), (score.spurious, "without a word"), (score.ambiguous, "across two activities")) if n]  # fmt: skip
-        latency = report.latency.get(name) or {}
-        times = f"; p50 {latency['p50_ms']:.1f} ms, p99 {latency['p99_ms']:.1f} ms to durable" if latency else ""
-        console.print(
-            f"{name:9s} {score.results} results, {accuracy}" + "".join(f", {n}" for n in notes) + times, highlight=False
-        )
+        line = f"{name:9s} {score.results} results"
+        if score.accuracy is not None:
+            line += f", {score.accuracy:.2f} right ({score.correct} of {score.scored})"
+        for number, what in ((score.missed, "missed"), (score.spurious, "without a word"), (score.ambiguous, "mixed")):
+            line += f", {number} {what}" if number else ""
+        latency = report.latency.get(name)
+        if latency:
+            line += f"; p50 {latency['p50_ms']:.1f} ms, p99 {latency['p99_ms']:.1f} ms from capture to disk"
+        console.print(line, highlight=False)
     sides = " + ".join(f"{report.ledger[k]} {k}" for k in ("delivered", "pending", "evicted", "refused"))
     verdict = "[green]balances[/]" if report.balanced else "[red]DOES NOT BALANCE[/]"
     console.print(f"ledger    {report.ledger['produced']} produced = {sides}: {verdict}", highlight=False)

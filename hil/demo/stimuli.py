@@ -44,7 +44,7 @@ class Stimulus:
 
 
 def digits(seconds: float, seed: int) -> Stimulus:
-    """Spoken digits with pauses, at least ``seconds`` long. Raises SpeechUnavailable without recordings and espeak-ng."""
+    """Spoken digits with pauses, ``seconds`` or longer. SpeechUnavailable if nothing can speak."""
     rng = np.random.default_rng(seed)
     folder = datasets.find("audio_fsdd")
     if folder:
@@ -71,7 +71,8 @@ def digits(seconds: float, seed: int) -> Stimulus:
 
 def _hush(rng: np.random.Generator, seconds: float) -> npt.NDArray[np.int16]:
     """The noise of a quiet microphone."""
-    return rng.normal(0, 1.5, round(seconds * AUDIO_RATE_HZ)).round().astype(np.int16)
+    noise: npt.NDArray[np.int16] = rng.normal(0, 1.5, round(seconds * AUDIO_RATE_HZ)).round().astype(np.int16)
+    return noise
 
 
 def _spoken(rng: np.random.Generator) -> tuple[npt.NDArray[np.int16], str]:
@@ -96,7 +97,7 @@ def body_motion(seconds: float, seed: int) -> Stimulus:
         source = f"recordings ({folder}, split test)"
     else:
         n = round(SEGMENT_S * IMU_RATE_HZ)
-        names = [str(rng.choice(ACTIVITIES)) for _ in range(round(seconds / SEGMENT_S) + 1)]
+        names = [ACTIVITIES[rng.integers(len(ACTIVITIES))] for _ in range(round(seconds / SEGMENT_S) + 1)]
         pieces = [(motion(name, n, rng), name) for name in names]
         source = "made: motion from a kinematic model"
     data, truth, at = [], [], 0
@@ -110,7 +111,7 @@ def body_motion(seconds: float, seed: int) -> Stimulus:
 
 
 def _stretches(recordings: list[datasets.Recording]) -> list[tuple[npt.NDArray[np.int16], str]]:
-    """Some seconds of each activity: recorded windows of one label after another, the second half of an overlap once."""
+    """Some seconds of each activity: recorded windows of one label in a row, what overlaps only once."""
     stretches: list[tuple[list[npt.NDArray[np.int16]], str]] = []
     for label in dict.fromkeys(recording.label for recording in recordings):
         last: npt.NDArray[np.int16] | None = None

@@ -1,5 +1,6 @@
 """A WitMotion sensor on a pseudo-terminal: real frames at real pace, and the faults that real ones have."""
 
+import math
 import os
 import pty
 import threading
@@ -7,7 +8,6 @@ import time
 import tty
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +18,7 @@ NS_PER_S = 1_000_000_000
 FRAME_BYTES = 11
 BITS_PER_BYTE = 10
 KEPT_SEND_TIMES = 65_536
+PENDING_FAULTS = 1024
 TEMPERATURE = 2500
 """25.00 degC, carried by the acceleration, rate and angle frames."""
 
@@ -90,13 +91,16 @@ class WitmotionEmulator:
         self._rows = rows
         self._timed, self._angles = timed, angles
         self._changed = threading.Condition()
+        self._start_ns = 0
         self._next_row = 0
         self._sent: deque[tuple[int, int]] = deque(maxlen=KEPT_SEND_TIMES)
         self._sent_rows = 0
+        self.dropped_rows = 0
+        """Rows that did not fit into the terminal because nobody read it."""
         self._master: int | None = None
         self._slave: int | None = None
         self._silent = False
-        self._faults: deque[Callable[[bytes], bytes]] = deque()
+        self._faults: deque[Callable[[bytes], bytes]] = deque(maxlen=PENDING_FAULTS)
         self._stopping = False
         self._thread = threading.Thread(target=self._play, name="witmotion-emulator")
 
@@ -116,6 +120,11 @@ class WitmotionEmulator:
         self.unplug()
 
     @property
+    def started_ns(self) -> int:
+        """CLOCK_MONOTONIC at which row 0 was due."""
+        return self._start_ns
+
+    @property
     def sent_rows(self) -> int:
         """Rows that went out so far; rows lost to silence or unplugging do not count."""
         with self._changed:
@@ -128,7 +137,10 @@ class WitmotionEmulator:
     def sent_at_ns(self, row: int) -> int:
         """CLOCK_MONOTONIC ns just before row ``row`` (from 0) went out; KeyError if it did not, or too long ago."""
         with self._changed:
-            return dict(self._sent)[row]
+            for index, at_ns in reversed(self._sent):
+                if index == row:
+                    return at_ns
+        raise KeyError(row)
 
     def row(self, index: int) -> npt.NDArray[np.int16]:
         """The six values of row ``index`` since the start."""
@@ -152,6 +164,11 @@ class WitmotionEmulator:
     def garbage(self, noise: bytes) -> None:
         """``noise`` comes before the next row."""
         self._inject(lambda row: noise + row)
+
+    def send_raw(self, noise: bytes) -> None:
+        """Put bytes on the wire now, whatever the sensor does (another baud rate, another device, a bad cable)."""
+        with self._changed:
+            self._write(noise)
 
     def silence(self, silent: bool) -> None:
         """Send nothing while true; the sensor's clock runs on and its rows are lost."""
@@ -187,7 +204,7 @@ class WitmotionEmulator:
         with self._changed:
             while not self._stopping:
                 now_ns = time.monotonic_ns()
-                due = int((now_ns - self._line_ns - self._start_ns) * self.rate_hz / NS_PER_S) + 1
+                due = math.floor((now_ns - self._line_ns - self._start_ns) * self.rate_hz / NS_PER_S) + 1
                 if due > self._next_row:
                     self._send(self._next_row, due - self._next_row)
                     self._next_row = due
@@ -201,8 +218,17 @@ class WitmotionEmulator:
         rows = self._rows[np.arange(first, first + count) % len(self._rows)]
         for index, row in enumerate(encode(rows, first, self.rate_hz, timed=self._timed, angles=self._angles), first):
             wire = self._faults.popleft()(row) if self._faults else row
-            # A full terminal loses the rest of the row, like a UART whose receiver does not keep up.
-            with suppress(BlockingIOError):
-                self._sent.append((index, time.monotonic_ns()))
-                os.write(self._master, wire)
+            self._sent.append((index, time.monotonic_ns()))
+            if self._write(wire):
                 self._sent_rows += 1
+            else:
+                self.dropped_rows += 1
+
+    def _write(self, wire: bytes) -> bool:
+        """Whether all of it went out; a full terminal loses the rest, like a UART that nobody empties."""
+        if self._master is None:
+            return False
+        try:
+            return os.write(self._master, wire) == len(wire)
+        except BlockingIOError:
+            return False

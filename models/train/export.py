@@ -71,6 +71,12 @@ def simulate(network: Network, rasters: npt.NDArray[np.uint8]) -> tuple[npt.NDAr
     return total, largest
 
 
+def check_headroom(largest: int) -> None:
+    """Raise BadModel when the largest |v| seen comes near the clip, where float and integer would part."""
+    if largest * HEADROOM > STATE_MAX:
+        raise BadModel(f"the readout's potential reaches {largest}, less than {HEADROOM} times below {STATE_MAX}")
+
+
 def _decay(z: npt.NDArray[np.int64], k: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     return np.sign(z) * ((np.abs(z) * k) >> 12)
 

@@ -1,0 +1,95 @@
+"""The ONNX backend against a bare ``session.run`` loop with IO binding on the same graph, in turns."""
+
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from models.backends.onnx import OnnxBackend
+from models.backends.reference import ReferenceBackend
+from models.bundle import Bundle
+from models.registry import open_bundle
+
+STEPS = 200
+MODELS = ("spoken-digits", "activity")
+_REFERENCE_ROUNDS = 5
+
+
+def measure(seconds: float) -> dict[str, Any]:
+    """Microseconds per time step, medians over rounds that alternate, and the ratio of backend to bare loop."""
+    numbers: dict[str, Any] = {"steps_per_round": STEPS}
+    for name in MODELS:
+        numbers |= _one(open_bundle(name, []), seconds / len(MODELS))
+    return numbers
+
+
+def _one(bundle: Bundle, seconds: float) -> dict[str, Any]:
+    features = bundle.network.features
+    raster = (np.random.default_rng(0).random((STEPS, features)) < 0.1).astype(np.uint8)
+    backend = OnnxBackend()
+    backend.load(bundle)
+    bare = _bare_loop(bundle.artefact("model.onnx"), raster)
+    ours: list[int] = []
+    theirs: list[int] = []
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s or len(ours) < 3:
+        backend.reset()
+        start_ns = time.perf_counter_ns()
+        backend.infer(raster)
+        middle_ns = time.perf_counter_ns()
+        bare()
+        ours.append(middle_ns - start_ns)
+        theirs.append(time.perf_counter_ns() - middle_ns)
+    backend.close()
+    reference = ReferenceBackend()
+    reference.load(bundle)
+    reference_ns = []
+    for _ in range(_REFERENCE_ROUNDS):
+        reference.reset()
+        start_ns = time.perf_counter_ns()
+        reference.infer(raster)
+        reference_ns.append(time.perf_counter_ns() - start_ns)
+    per_step = 1e3 * STEPS
+    ratios = np.array(ours) / np.array(theirs)
+    name = bundle.manifest.name
+    return {
+        f"{name}.rounds": len(ours),
+        f"{name}.onnx_us_per_step": round(float(np.median(ours)) / per_step, 2),
+        f"{name}.bare_us_per_step": round(float(np.median(theirs)) / per_step, 2),
+        f"{name}.ratio": round(float(np.median(ratios)), 3),
+        f"{name}.reference_us_per_step": round(float(np.median(reference_ns)) / per_step, 2),
+    }
+
+
+def _bare_loop(model: bytes, raster: "np.ndarray[Any, np.dtype[np.uint8]]") -> Any:
+    """What a user would write by hand: buffers bound once, state read and written in turns."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    dtypes = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+    inputs = {value.name: np.zeros(value.shape, dtypes[value.type]) for value in session.get_inputs()}
+    outputs = {value.name: np.zeros(value.shape, dtypes[value.type]) for value in session.get_outputs()}
+    state = {name: array for name, array in inputs.items() if name != "x"}
+    spare = {name: outputs[f"{name}_out"] for name in state}
+    rest = {name: array for name, array in outputs.items() if name.removesuffix("_out") not in state}
+    x = inputs["x"]
+
+    def bind(source: dict[str, Any], target: dict[str, Any]) -> Any:
+        binding = session.io_binding()
+        for name, array in {"x": x, **source}.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in {**{f"{name}_out": array for name, array in target.items()}, **rest}.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        return binding
+
+    there, back = bind(state, spare), bind(spare, state)
+
+    def loop() -> None:
+        for t in range(0, len(raster), 2):
+            x[0] = raster[t]
+            session.run_with_iobinding(there)
+            x[0] = raster[t + 1]
+            session.run_with_iobinding(back)
+
+    return loop

@@ -1,0 +1,112 @@
+"""A captured audio sample until its result is durable, in a real ``axond run`` at real pace; start-up and memory."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.cli.command import CommandError
+from agent.status import StatusUnavailable, ask
+from hil.demo import stage, stimuli
+from models.speech import SpeechUnavailable
+
+FIRST_RESULT_TIMEOUT_S = 30.0
+IDLE_SETTLE_S = 3.0
+POLL_S = 0.01
+
+
+def measure(seconds: float) -> dict[str, Any]:
+    """All numbers in milliseconds, seconds or MiB as their names say. Raises CommandError."""
+    with tempfile.TemporaryDirectory(prefix="axond-bench-") as scratch:
+        folder = Path(scratch)
+        try:
+            words = stimuli.digits(max(seconds, 10.0), seed=3)
+        except SpeechUnavailable as error:
+            raise CommandError(str(error)) from error
+        wav = folder / "words.wav"
+        stimuli.write_wav(words, wav)
+        numbers: dict[str, Any] = {"speech": words.source}
+        numbers |= _live(folder, _config(folder / "live", wav), seconds)
+        numbers |= {
+            f"{key}_without_model": value for key, value in _idle(folder, _config(folder / "bare", None)).items()
+        }
+        return numbers
+
+
+def _config(state: Path, wav: Path | None) -> Path:
+    """Without ``wav``: an agent without sensors and models."""
+    text = f'[device]\nid = "bench"\nstate_dir = "{state}"\n[log]\nformat = "text"\n'
+    if wav:
+        text += f'[sensors.mic0]\ndriver = "audio.file"\npath = "{wav}"\nrate_hz = 8000\nloop = true\n'
+        text += '[pipelines.words]\nsensors = ["mic0"]\nmodel = "spoken-digits"\n'
+    path = state.with_suffix(".toml")
+    path.write_text(text)
+    return path
+
+
+def _live(folder: Path, config: Path, seconds: float) -> dict[str, Any]:
+    start_s = time.monotonic()
+    with stage.process("live", stage.axond("run", "--config", str(config)), folder) as agent:
+        state = config.with_suffix("")
+        while True:
+            facts = _ask(state)
+            if facts and facts["pipelines"]["words"]["reported"]:
+                break
+            if agent.poll() is not None or time.monotonic() - start_s > FIRST_RESULT_TIMEOUT_S:
+                raise CommandError(
+                    f"the agent gave no result: {(folder / 'live.log').read_text(errors='replace')[-500:]}"
+                )
+            time.sleep(POLL_S)
+        first_s = time.monotonic() - start_s
+        while time.monotonic() - start_s < seconds and agent.poll() is None:
+            time.sleep(POLL_S * 10)
+        facts = ask(state)
+        memory = _pss_mib(agent.pid)
+        cpu = _cpu_s(agent.pid) / (time.monotonic() - start_s)
+    latency = facts["pipelines"]["words"]["latency"]
+    return {
+        "results": facts["pipelines"]["words"]["reported"],
+        "backend": facts["pipelines"]["words"]["backend"],
+        **{f"capture_to_durable_{key}": value for key, value in latency.items()},
+        "model_share_of_p50": round(latency["backend_p50_ms"] / latency["p50_ms"], 3),
+        "start_to_first_result_s": round(first_s, 2),
+        "cpu_share_of_a_core": round(cpu, 3),
+        "pss_mib": memory,
+    }
+
+
+def _idle(folder: Path, config: Path) -> dict[str, Any]:
+    with stage.process("bare", stage.axond("run", "--config", str(config)), folder) as agent:
+        state = config.with_suffix("")
+        start_s = time.monotonic()
+        while _ask(state) is None and time.monotonic() - start_s < FIRST_RESULT_TIMEOUT_S:
+            time.sleep(POLL_S)
+        ready_s = time.monotonic() - start_s
+        cpu_s = _cpu_s(agent.pid)
+        time.sleep(IDLE_SETTLE_S)
+        return {
+            "start_to_ready_s": round(ready_s, 2),
+            "idle_pss_mib": _pss_mib(agent.pid),
+            "idle_cpu_share_of_a_core": round((_cpu_s(agent.pid) - cpu_s) / IDLE_SETTLE_S, 4),
+        }
+
+
+def _ask(state: Path) -> dict[str, Any] | None:
+    try:
+        return ask(state)
+    except StatusUnavailable:
+        return None
+
+
+def _pss_mib(pid: int) -> float:
+    """Proportional set size (``/proc/PID/smaps_rollup``)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    raise CommandError(f"/proc/{pid}/smaps_rollup has no Pss line; is this Linux 4.14 or later?")
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system time of a process so far (``/proc/PID/stat``, in ticks of 10 ms)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100

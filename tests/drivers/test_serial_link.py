@@ -1,0 +1,148 @@
+import errno
+import fcntl
+import os
+import pty
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serial.tools.list_ports_common import ListPortInfo
+
+from drivers.base import Disconnected, Unavailable
+from drivers.lib.serial_link import SerialLink, _why_not, find_port
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, str]]:
+    """The sensor's end of a pty as a descriptor, and the path of ours."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    yield master, os.ttyname(slave)
+    os.close(slave)
+    os.close(master)
+
+
+def usb_port(device: str, vid: int, pid: int, serial: str | None) -> ListPortInfo:
+    port = ListPortInfo(device)
+    port.vid, port.pid, port.serial_number, port.product = vid, pid, serial, "USB Serial"
+    return port
+
+
+def test_bytes_come_with_the_time_at_which_they_were_read(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    link = SerialLink(path, 115200)
+    link.open()
+    os.write(master, b"\x11\x13\r\n\x00\xff")
+    before = time.monotonic_ns()
+    assert link.read(5)[0] == b"\x11\x13\r\n\x00\xff"
+    received, at_ns = link.read(0.05)
+    assert received == b""
+    assert at_ns - before >= 50_000_000
+    link.close()
+
+
+def test_what_was_there_before_open_is_dropped(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    os.write(master, b"old")
+    link = SerialLink(path, 9600)
+    link.open()
+    os.write(master, b"new")
+    assert link.read(5)[0] == b"new"
+    link.close()
+
+
+def test_a_second_process_is_told_so(terminal: tuple[int, str]) -> None:
+    first, second = SerialLink(terminal[1], 9600), SerialLink(terminal[1], 9600)
+    first.open()
+    with pytest.raises(Unavailable, match=r"held by another process \(find it with: fuser"):
+        second.open()
+    first.close()
+    second.open()
+    second.close()
+
+
+def test_programs_that_do_not_lock_are_kept_out_too(terminal: tuple[int, str]) -> None:
+    link = SerialLink(terminal[1], 9600)
+    tiocgexcl = 0x80045440
+    probe = os.open(terminal[1], os.O_RDWR | os.O_NOCTTY)
+    link.open()
+    assert fcntl.ioctl(probe, tiocgexcl, b"\0" * 4) == b"\1\0\0\0"
+    link.close()
+    assert fcntl.ioctl(probe, tiocgexcl, b"\0" * 4) == b"\0" * 4
+    os.close(probe)
+
+
+def test_unplugged_is_disconnected_and_closing_is_quiet() -> None:
+    master, slave = pty.openpty()
+    link = SerialLink(os.ttyname(slave), 9600)
+    link.open()
+    os.close(slave)
+    os.close(master)
+    with pytest.raises(Disconnected, match="went away"):
+        link.read(5)
+    link.close()
+    link.close()
+    with pytest.raises(Disconnected, match="is not open"):
+        link.read(0)
+
+
+def test_a_missing_port_lists_what_is_there() -> None:
+    with pytest.raises(Unavailable, match=r"/dev/serial/by-id/nothing does not exist; (ports that are here|no serial)"):
+        SerialLink("/dev/serial/by-id/nothing", 9600).open()
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_no_terminal_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "port"
+    path.mkdir() if what == "folder" else path.write_text("text")
+    with pytest.raises(Unavailable, match=str(path)):
+        SerialLink(str(path), 9600).open()
+
+
+def test_no_descriptor_is_left_over_open_and_close(terminal: tuple[int, str], tmp_path: Path) -> None:
+    link, absent = SerialLink(terminal[1], 9600), SerialLink(str(tmp_path), 9600)
+    link.open()
+    link.close()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        link.open()
+        link.open()
+        link.close()
+        with pytest.raises(Unavailable):
+            absent.open()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_usb_id_finds_its_port() -> None:
+    ports = [
+        ListPortInfo("/dev/ttyS0"),
+        usb_port("/dev/ttyUSB0", 0x1A86, 0x7523, None),
+        usb_port("/dev/ttyUSB1", 0x0403, 0x6001, "A1"),
+        usb_port("/dev/ttyUSB2", 0x0403, 0x6001, "B2"),
+    ]
+    assert find_port("1a86:7523", ports) == "/dev/ttyUSB0"
+    assert find_port("0403:6001:B2", ports) == "/dev/ttyUSB2"
+    with pytest.raises(Unavailable, match=r"2 serial ports have the USB id 0403:6001 \(/dev/ttyUSB1, /dev/ttyUSB2\)"):
+        find_port("0403:6001", ports)
+    with pytest.raises(
+        Unavailable, match=r"no serial port has the USB id 10C4:EA60; ports that are here: /dev/ttyS0, "
+    ):
+        find_port("10C4:EA60", ports)
+
+
+def test_no_permission_names_the_group(tmp_path: Path) -> None:
+    port = tmp_path / "ttyUSB0"
+    port.touch()
+    port.chmod(0o660)
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    group = port.group()
+    assert f"belongs to the group {group}: add the user to it (usermod -aG {group} USER)" in _why_not(str(port), denied)
+    port.chmod(0o600)
+    assert "add a udev rule" in _why_not(str(port), denied)
+
+
+def test_a_termios_error_is_explained_like_an_os_error() -> None:
+    assert "not a serial port" in _why_not("/dev/x", termios.error(errno.ENOTTY, "Inappropriate ioctl for device"))
