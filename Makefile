@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS_TO_RUN ?=
 
-.PHONY: run test check format train-spoken-digits train-activity clean help
+.PHONY: run test check kill format train-spoken-digits train-activity clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,9 @@ check: $(STAMP) ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+kill: $(STAMP) ## kill -9 of the agent at 20 random moments; the hub must hold every committed result, none twice
+	AXOND_KILLS=20 $(BIN)/python -m pytest -k kill_nine tests/end_to_end/test_run.py
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff format .

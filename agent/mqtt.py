@@ -165,13 +165,19 @@ class _Connection:
     def close(self) -> None:
         self._closed = True
         self._answered.set()
-        self.client.disconnect()
-        network = Thread(target=self.client.loop_stop, name="mqtt-stop", daemon=True)
-        network.start()
-        network.join(STOP_S)
-        if network.is_alive():  # the broker takes nothing any more: let go of the socket under paho's feet
+        farewell = Thread(target=self._leave, name="mqtt-stop", daemon=True)
+        farewell.start()
+        farewell.join(STOP_S)
+        if farewell.is_alive():  # the broker takes nothing any more: let go of the socket under paho's feet
             self._shut()
-        self._thread.join(0.1)
+
+    def _leave(self) -> None:
+        self._thread.join()
+        self.client.disconnect()
+        try:
+            self.client.loop_stop()
+        except AttributeError:  # paho's thread ended between paho's look at it and paho's join
+            return
 
     def _shut(self) -> None:
         raw = self.client.socket()
@@ -199,7 +205,6 @@ class _Connection:
             self._end(_unreachable(self._broker, error))
             return
         if self._closed:
-            self.client.disconnect()
             return
         self.client.loop_start()
         if not self._answered.wait(CONNACK_S):

@@ -234,6 +234,8 @@ class Outbox:
                     raise
                 finally:
                     self.opened.clear()
+                    with self._lock:
+                        self._leases = Leases()
 
     def _oldest_age_s(self) -> float:
         now_us, now_ns = now(self._clock)

@@ -29,9 +29,10 @@ class Watch:
 
         Returns the start of a sentence when bytes have come for 5 s and none of them made a frame, else None.
         """
-        if now_ns - self._row_ns >= SILENCE_NS:
-            # A pause is silence, not a slow sensor.
-            self._rate_ns, self._rate_rows = now_ns, -rows
+        # A pause is silence, not a slow sensor: the rate is measured anew behind it.
+        paused = now_ns - self._row_ns >= SILENCE_NS
+        if paused:
+            self._rate_ns, self._rate_rows = now_ns, 0
         if rows:
             self._row_ns = now_ns
             self._counters.notes.pop("no_rows", None)
@@ -40,7 +41,7 @@ class Watch:
                 f"valid frames arrive on {self._where}, but not the ones that are needed: "
                 "switch the output of acceleration and angular rate on in the sensor"
             )
-        self._rate(rows, now_ns)
+        self._rate(0 if paused else rows, now_ns)
         return self._silence(frames, received_bytes, now_ns)
 
     def _rate(self, rows: int, now_ns: int) -> None:

@@ -201,7 +201,7 @@ def test_over_quota_the_lowest_class_goes_oldest_first_and_leaves_a_gap_record(t
         assert before is None or before.balanced()
     assert largest <= SMALL.max_bytes
     depth = outbox.depth()
-    assert depth.evicted > 10
+    assert depth.evicted > 5
     ledger = outbox.ledger()
     assert ledger["b1", "alarms"].evicted == 0
     assert ledger["b1", "kw"].evicted == depth.evicted
@@ -227,10 +227,10 @@ def test_what_is_on_its_way_is_not_evicted(tmp_path: Path, running: Start) -> No
     running(outbox)
     put_each(outbox, "kw", 3)
     leased = drain(outbox, 3)
-    for number in range(60):
+    for _ in range(60):
         outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.LOW)
         eventually(lambda: not outbox._queue and not outbox._busy, "row stored")
-    assert outbox.depth().evicted > 10
+    assert outbox.depth().evicted > 5
     outbox.settle(leased)
     rest = drain(outbox, outbox.depth().batches)
     assert (rest[0].is_gap, rest[0].seq0) == (True, 4)

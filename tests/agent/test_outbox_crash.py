@@ -35,7 +35,8 @@ for n in range(1_000_000):
     outbox.put("kw", {"n": n}, priority=Priority.ALARM if n % 7 == 0 else Priority.NORMAL)
     if n % 50 == 0:
         for record in outbox.lease(2, 0.01)[:1]:
-            print("settled", record.boot, record.seq0, record.seq1, flush=True)
+            sys.stdout.write(f"settled {record.boot} {record.seq0} {record.seq1}\\n")
+            sys.stdout.flush()
             outbox.settle([record])
 """
 

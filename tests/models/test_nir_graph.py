@@ -67,7 +67,7 @@ def test_a_written_graph_is_read_back_with_its_time_step(tmp_path: Path) -> None
 
 
 def test_on_grid_weights_survive_quantisation_and_spike_alike() -> None:
-    """What quantisation-aware training exports: the integer network then differs from the float one by truncation only."""
+    """What quantisation-aware training exports: the integer network then differs by truncation only."""
     rng = np.random.default_rng(4)
     graph = networks.nir_graph(rng)
     for name in ("fc1", "fc2"):
