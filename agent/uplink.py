@@ -356,7 +356,7 @@ class Uplink:
         if sent_s is None or time.monotonic() - sent_s < self._silent_s:
             return False
         self._connection.failed(
-            f"the broker has not acknowledged a message for {self._silent_s:.0f} s; connecting anew"
+            f"the broker has not acknowledged a message for {self._silent_s:g} s; connecting anew"
         )
         return True
 

@@ -27,8 +27,8 @@ class WindowSpec:
     """How a bundle wants its input cut. ``samples`` is the window's length; ``hop`` applies to mode ``time``.
 
     Mode ``onset`` starts a window ``pre`` samples before the first of ``frames`` consecutive energy frames that exceed
-    ``ratio`` times the noise floor (amplitudes). The run must follow a quieter frame, and the next one is looked for
-    only after the window's end. Where less than ``pre`` samples are known, the window starts at the first known one.
+    ``ratio`` times the noise floor (amplitudes). Before the run it must have been quiet, less than ``sqrt(ratio)`` times
+    the floor, and the next run is looked for only after the window's end. Where less than ``pre`` samples are known, the window starts at the first known one.
     """
 
     mode: Literal["time", "onset"]
@@ -72,6 +72,7 @@ class _Onsets:
     def restart(self) -> None:
         """Samples are missing: keep the floor, and let no word begin before a quiet frame was heard."""
         self._loud = np.ones(self._run, np.bool_)
+        self._busy = np.ones(self._run, np.bool_)
 
     def scan(self, data: npt.NDArray[np.generic], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         """Indices, within these whole frames, of the first frame of each run that is now ``run`` frames long.
@@ -90,9 +91,14 @@ class _Onsets:
             self._floor_steps = int(level[0])
         floor = np.minimum(np.minimum.accumulate(lowest), self._floor_steps) + ramp
         self._floor_steps = int(floor[-1])
-        loud = np.concatenate([self._loud, (level > floor + self._ratio_steps) & ~made_up])
-        self._loud = loud[-self._run :]
-        starts = ~loud[: len(level)]
+        above = np.where(made_up, self._ratio_steps // 2 + 1, level - floor)  # made up: neither loud nor quiet
+        loud = np.concatenate([self._loud, above > self._ratio_steps])
+        known = np.ones(self._run, np.bool_)
+        decided = np.concatenate([known, (above > self._ratio_steps) | (above <= self._ratio_steps // 2)])
+        last_decided = np.maximum.accumulate(np.where(decided, np.arange(len(decided)), 0))
+        busy = np.concatenate([self._busy, loud[self._run :]])[last_decided]
+        self._loud, self._busy = loud[-self._run :], busy[-self._run :]
+        starts = ~busy[: len(level)]
         for i in range(1, self._run + 1):
             starts = starts & loud[i : i + len(level)]
         return np.flatnonzero(starts) + 1 - self._run

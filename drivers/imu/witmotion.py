@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from drivers.base import Driver, DriverConfig, Unavailable
+from drivers.base import Disconnected, Driver, DriverConfig, Unavailable
 from drivers.lib.clock import NS_PER_S, DeviceClock, sent_ns
 from drivers.lib.framing import FrameFormat, FrameScanner, Offsets, sum8
 from drivers.lib.serial_link import SerialLink
@@ -26,7 +26,7 @@ BAUDS = (9600, 115200, 921600, 230400, 460800, 57600, 38400, 19200, 4800)
 """What the sensors can be set to, factory settings of the models first."""
 DAY_MS = 86_400_000
 
-BATCH_S = 0.05
+BATCH_NS = 50_000_000
 """A packet gathers this much where the time-out allows."""
 GAP_NS = 500_000_000
 """Without a device clock, a pause this long is a loss and not a late delivery."""
@@ -82,7 +82,8 @@ class RowJoiner:
         self._frames_before = 0
         self._rows_before = 0
         self._last_row: tuple[int, int, int] | None = None
-        self._cycle_bytes = 0
+        self.cycle_bytes = 0
+        """Bytes from one row to the next in an undamaged stream; 0 while unknown."""
 
     def tally(self) -> Offsets:
         """Totals so far: valid frames, bad checksums, skipped bytes, impossible times of day."""
@@ -135,9 +136,9 @@ class RowJoiner:
         distance, damage, orphans = np.diff(marks, axis=0, prepend=before[None]).T - np.array([[0], [0], [1]])
         clean = distance[(damage == 0) & (orphans == 0) & (distance > 0)]
         if len(clean):
-            self._cycle_bytes = int(clean[-1])
+            self.cycle_bytes = int(clean[-1])
         self._last_row = int(marks[-1, 0]), int(marks[-1, 1]), int(marks[-1, 2])
-        by_space = np.rint(distance / self._cycle_bytes).astype(np.int64) - 1 if self._cycle_bytes else np.ones(1)
+        by_space = np.rint(distance / self.cycle_bytes).astype(np.int64) - 1 if self.cycle_bytes else np.ones(1)
         lost: Offsets = np.maximum(orphans, np.where(damage > 0, by_space, 0))
         return lost
 
@@ -221,7 +222,7 @@ class Witmotion(Driver[WitmotionConfig]):
     def __init__(self, name: str, cfg: WitmotionConfig) -> None:
         super().__init__(name, cfg)
         self._link = SerialLink(cfg.port, cfg.baud)
-        self._batch_rows = max(1, round(cfg.rate_hz * BATCH_S))
+        self._batch_rows = max(1, round(cfg.rate_hz * BATCH_NS / NS_PER_S))
         self._start(0)
 
     def info(self) -> SensorInfo:
@@ -241,9 +242,9 @@ class Witmotion(Driver[WitmotionConfig]):
         """Rows of about 50 ms where ``timeout`` allows. Raises Unavailable when bytes come but never a valid frame."""
         deadline_ns = time.monotonic_ns() + int(timeout * NS_PER_S)
         while not self._enough():
-            left_ns = max(0, deadline_ns - time.monotonic_ns())
-            self._take(*self._link.read(left_ns / NS_PER_S))
-            if left_ns == 0:
+            last_try = time.monotonic_ns() >= deadline_ns
+            self._take(*self._gather(deadline_ns))
+            if last_try:
                 break
         return self._packet()
 
@@ -260,6 +261,21 @@ class Witmotion(Driver[WitmotionConfig]):
         self._values = np.zeros((0, 6), np.int16)
         self._t_ns = np.zeros(0, np.int64)
         self._lost = np.zeros(0, np.int64)
+
+    def _gather(self, deadline_ns: int) -> tuple[bytes, int]:
+        """Bytes for one packet and the arrival of the last of them; decoding each row alone would cost more."""
+        wanted = (self._batch_rows - len(self._values)) * (self._joiner.cycle_bytes or 2 * FRAME_BYTES)
+        received, arrival_ns = self._link.read((deadline_ns - time.monotonic_ns()) / NS_PER_S)
+        end_ns = min(deadline_ns, arrival_ns + BATCH_NS)
+        while received and len(received) < wanted and (left_ns := end_ns - time.monotonic_ns()) > 0:
+            try:
+                more, at_ns = self._link.read(left_ns / NS_PER_S)
+            except Disconnected:
+                # What came before is still good; the next read meets the same end.
+                break
+            if more:
+                received, arrival_ns = received + more, at_ns
+        return received, arrival_ns
 
     def _enough(self) -> bool:
         return len(self._values) >= self._batch_rows or bool(self._lost[1:].any())

@@ -188,14 +188,13 @@ def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
     export.write_nir(net, out / "network.nir", dt_s=DT_S)
     export.write_recipe(
         out / "recipe.json",
+        net,
+        rasters.shape[1],
         name="activity",
-        channels=len(datasets.IMU_CHANNELS),
-        family="imu",
-        rate_hz=datasets.IMU_INFO.rate_hz,
+        sensor=datasets.IMU_INFO,
         window=WINDOW,
         encoder={"kind": "imu_delta", **ENCODER.model_dump(mode="json")},
         labels=list(datasets.ACTIVITIES),
-        dt_s=DT_S,
     )
     text = card(counts, float_accuracy, integer_accuracy).replace("{train}", str(len(recordings)))
     (out / "CARD.md").write_text(text, encoding="utf-8")

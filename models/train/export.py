@@ -8,9 +8,11 @@ from typing import Any
 import nir
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from drivers.packet import SensorInfo
 from models.base import BadModel
-from models.network import STATE_MAX, THRESHOLD_MAX, Layer, Network, check
+from models.network import STATE_MAX, THRESHOLD_MAX, WEIGHT_SHIFT, Layer, Network, check
 from models.train.lif import DECAY_ONE, QuantLayer, Snn
 from models.window import WindowSpec
 
@@ -136,25 +138,30 @@ def _neurons(layer: QuantLayer, dt_s: float) -> Any:
 
 def write_recipe(
     path: Path,
+    net: Snn,
+    steps: int,
     *,
     name: str,
-    channels: int,
-    family: str,
-    rate_hz: float,
+    sensor: SensorInfo,
     window: WindowSpec,
     encoder: dict[str, Any],
     labels: list[str],
-    dt_s: float,
 ) -> None:
-    """Everything that a bundle's manifest needs beside the network."""
+    """Everything that a bundle's manifest needs beside the network.
+
+    ``temperature`` turns integer potentials back into the logits of training: their unit is 1/128 weight unit, and the
+    logits are their mean over the ``steps``, times the trained gain.
+    """
+    unit = float(net.out.scale()) * (1 << WEIGHT_SHIFT)
     recipe = {
         "name": name,
         "version": "1.0.0",
-        "input": {"family": family, "channels": channels, "rate_hz": rate_hz},
+        "input": {"family": sensor.family, "channels": list(sensor.channels), "rate_hz": sensor.rate_hz},
         "window": asdict(window),
         "encoder": encoder,
         "labels": labels,
-        "dt": dt_s,
+        "state": "reset",
+        "temperature": round(unit * steps / float(torch.exp(net.log_gain.detach())), 3),
     }
     path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 

@@ -22,13 +22,14 @@ Start = Callable[[Any], Running]
 PRODUCER = """
 import sys, threading
 from pathlib import Path
-from agent.outbox import Outbox, Priority
+from agent.outbox import Outbox, OutboxLimits, Priority
 
 def tell(payloads):
     sys.stdout.write("".join(f"{p['n']}\\n" for p in payloads))
     sys.stdout.flush()
 
-outbox = Outbox(Path(sys.argv[1]), boot=sys.argv[2], on_durable=tell)
+limits = OutboxLimits(max_queued_rows=1_000_000)
+outbox = Outbox(Path(sys.argv[1]), boot=sys.argv[2], on_durable=tell, limits=limits)
 threading.Thread(target=outbox.run, args=(threading.Event(), lambda: None), daemon=True).start()
 outbox.opened.wait(30)
 for n in range(1_000_000):

@@ -1,0 +1,319 @@
+"""The traps of paho-mqtt, each with the real paho against a real broker."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+import pytest
+
+from agent.link import NO_SUBSCRIBERS, Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
+from agent.mqtt import Broker, PahoLink
+from tests.brokers import Mosquitto, free_port
+from tests.conftest import eventually
+
+Make = Callable[..., tuple[PahoLink, "SimpleQueue[Event]"]]
+
+
+@pytest.fixture
+def connect() -> Iterator[Make]:
+    """Starts a link to a broker; returns it with its events."""
+    with ExitStack() as stack:
+
+        def start(
+            broker: Broker, name: str = "d1", birth: Birth | None = None, death: Death | None = None
+        ) -> tuple[PahoLink, "SimpleQueue[Event]"]:
+            link, events = PahoLink(broker, name), SimpleQueue[Event]()
+            stack.callback(link.stop)
+            link.start(events, birth or Birth(), death)
+            return link, events
+
+        yield start
+
+
+def at(broker: Mosquitto) -> Broker:
+    return Broker(broker.host, broker.port)
+
+
+def take(events: "SimpleQueue[Event]", kind: type[Event], deadline_s: float = 20.0) -> Event:
+    end_s = time.monotonic() + deadline_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        try:
+            event = events.get(timeout=left_s)
+        except Empty:
+            break
+        if isinstance(event, kind):
+            return event
+        assert not isinstance(event, Disconnected), event
+    pytest.fail(f"no {kind.__name__} within {deadline_s} s")
+
+
+def test_many_messages_from_another_thread_do_not_deadlock(broker: Mosquitto, connect: Make) -> None:
+    """Trap 1: paho holds its lock in on_publish; a lock of ours around publish would wait for it, and it for ours."""
+    link, events = connect(at(broker))
+    take(events, Connected)
+
+    def send(first: int) -> None:
+        for seq in range(first, first + 2000):
+            link.send(seq, Message("t/a", b"x" * 50))
+
+    senders = [Thread(target=send, args=(first,)) for first in (1, 2001)]
+    for sender in senders:
+        sender.start()
+    answered = set()
+    for _ in range(4000):
+        answer = take(events, Acked)
+        assert isinstance(answer, Acked)
+        answered.add(answer.seq)
+    for sender in senders:
+        sender.join()
+    assert answered == set(range(1, 4001))
+
+
+def test_an_exception_in_a_callback_does_not_end_the_network_thread(
+    broker: Mosquitto, connect: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap 2: an exception in a callback would kill paho's thread while is_connected() stays true."""
+    link, events = connect(at(broker), birth=Birth(("t/in",)))
+    take(events, Connected)
+
+    class Failing(Exception):
+        pass
+
+    failures: list[int] = []
+
+    def fail(*_: object) -> None:
+        failures.append(1)
+        raise Failing
+
+    connection = link._connection
+    assert connection is not None
+    monkeypatch.setattr(connection, "_post_ack", fail)
+    monkeypatch.setattr(connection, "_post", fail)
+    link.send(1, Message("t/in", b"lost"))
+    other, other_events = connect(at(broker), "d2", birth=Birth(("t/in", "t/out")))
+    take(other_events, Connected)
+    other.send(1, Message("t/in", b"lost too"))
+    take(other_events, Received)
+    eventually(lambda: len(failures) == 3, "callbacks failed for one answer and two messages")
+    monkeypatch.undo()
+    other.send(2, Message("t/in", b"heard"))
+    heard = take(events, Received)
+    assert isinstance(heard, Received) and heard.payload == b"heard"
+    link.send(2, Message("t/out", b"x"))
+    assert isinstance(take(events, Acked), Acked)
+
+
+def test_the_window_of_the_broker_is_told(make_broker: Callable[..., Mosquitto], connect: Make) -> None:
+    """Trap 4: paho ignores ReceiveMaximum. The link tells it, and keeps to it with its birth."""
+    broker = make_broker(extra="max_inflight_messages 1")
+    births = tuple(Message(f"t/{number}", b"x") for number in range(5))
+    _, events = connect(at(broker), birth=Birth((), births))
+    connected = take(events, Connected)
+    assert isinstance(connected, Connected) and connected.receive_max == 1
+
+
+def test_no_topic_alias_is_used(broker: Mosquitto, connect: Make) -> None:
+    """Trap 5: a topic alias does not survive a reconnect; each publish names its topic."""
+    topics = [f"t/{number}" for number in range(20)]
+    _, heard = connect(at(broker), "listener", birth=Birth(("t/+",)))
+    take(heard, Connected)
+    for _ in range(2):
+        link, events = connect(at(broker))
+        take(events, Connected)
+        for seq, topic in enumerate(topics, 1):
+            link.send(seq, Message(topic, b"x"))
+        received = [take(heard, Received) for _ in topics]
+        assert [message.topic for message in received if isinstance(message, Received)] == topics
+        link.stop()
+
+
+def test_what_was_sent_into_a_dead_connection_is_not_repeated_by_paho(broker: Mosquitto, connect: Make) -> None:
+    """Trap 6: publish() that returns NO_CONN has queued the message; the next connection must not send it."""
+    link, events = connect(at(broker))
+    take(events, Connected)
+    broker.kill()
+    assert isinstance(events.get(timeout=20), Disconnected)
+    for seq in range(1, 20):
+        link.send(seq, Message("t/a", b"stale"))
+    broker.start()
+    _, heard = connect(at(broker), "listener", birth=Birth(("t/+",)))
+    take(heard, Connected)
+    link.start(events, Birth(), None)
+    take(events, Connected)
+    link.send(100, Message("t/a", b"fresh"))
+    message = take(heard, Received)
+    assert isinstance(message, Received) and message.payload == b"fresh"
+    answer = take(events, Acked)
+    assert isinstance(answer, Acked) and answer.seq == 100
+
+
+def test_nobody_listening_is_told(broker: Mosquitto, connect: Make) -> None:
+    link, events = connect(at(broker))
+    take(events, Connected)
+    link.send(1, Message("t/nobody", b"x"))
+    answer = take(events, Acked)
+    assert isinstance(answer, Acked) and answer.code == NO_SUBSCRIBERS
+
+
+def test_a_refused_publish_has_its_reason(make_broker: Callable[..., Mosquitto], connect: Make) -> None:
+    broker = make_broker(acl="topic readwrite allowed/#\n")
+    link, events = connect(at(broker))
+    take(events, Connected)
+    link.send(1, Message("forbidden/a", b"x"))
+    answer = take(events, Acked)
+    assert isinstance(answer, Acked) and answer.code == 0x87
+
+
+def test_stop_is_quick_even_if_the_broker_hangs(broker: Mosquitto, connect: Make) -> None:
+    link, events = connect(at(broker))
+    take(events, Connected)
+    broker.freeze()
+    for seq in range(1, 400):  # more than the socket's buffers hold
+        link.send(seq, Message("t/a", b"x" * 100_000))
+    begun_s = time.monotonic()
+    link.stop()
+    assert time.monotonic() - begun_s < 2.0
+    broker.thaw()
+
+
+def test_stop_is_quick_while_it_still_connects(connect: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        link, events = connect(Broker("127.0.0.1", silent.getsockname()[1]))
+        begun_s = time.monotonic()
+        link.stop()
+        assert time.monotonic() - begun_s < 2.0
+        assert events.empty()
+
+
+def test_a_server_that_is_no_broker_is_a_sentence(connect: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        _, events = connect(Broker("127.0.0.1", server.getsockname()[1]))
+        client, _ = server.accept()
+        client.close()
+        answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and "is it an MQTT 5 broker?" in answer.sentence
+
+
+def test_the_password_is_read_from_its_file(
+    make_broker: Callable[..., Mosquitto], connect: Make, tmp_path: Path
+) -> None:
+    broker = make_broker(users={"d1": "right"})
+    password = tmp_path / "password"
+    password.write_text("wrong\n")
+    access = Broker(broker.host, broker.port, username="d1", password_file=password)
+    link, events = connect(access)
+    answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected)
+    assert "refused the user name or password" in answer.sentence or "does not authorise" in answer.sentence
+    password.write_text("right\n")
+    link.start(events, Birth(), None)
+    assert isinstance(events.get(timeout=20), Connected)
+    password.unlink()
+    link.start(events, Birth(), None)
+    answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and str(password) in answer.sentence
+
+
+def test_the_will_is_left_with_the_broker(broker: Mosquitto, connect: Make) -> None:
+    _, heard = connect(at(broker), "listener", birth=Birth(("t/will",)))
+    take(heard, Connected)
+    link, events = connect(at(broker), death=Death(Message("t/will", b"lost"), delay_s=0))
+    take(events, Connected)
+    connection = link._connection
+    assert connection is not None
+    connection._shut()
+    message = take(heard, Received)
+    assert isinstance(message, Received) and message.payload == b"lost"
+
+
+def test_who_is_thrown_out_by_another_with_its_name_is_told(broker: Mosquitto, connect: Make) -> None:
+    _, first = connect(at(broker), "same")
+    take(first, Connected)
+    _, second = connect(at(broker), "same")
+    take(second, Connected)
+    answer = first.get(timeout=20)
+    assert isinstance(answer, Disconnected) and f"connection to {at(broker)}" in answer.sentence
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate authority, a certificate for localhost and one for a device."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    try:
+        openssl(
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca"
+        )
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    for name in ("localhost", "d1"):
+        openssl(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+            "-subj",
+            f"/CN={name}",
+        )
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-out", f"{name}.crt", "-extfile", "names"),
+        )
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")  # paho drops it when a handshake fails
+def test_tls_with_certificates_and_what_is_said_without(
+    make_broker: Callable[..., Mosquitto], connect: Make, authority: Path
+) -> None:
+    port = free_port()
+    make_broker(
+        extra=f"listener {port} 127.0.0.1\ncafile {authority}/ca.crt\ncertfile {authority}/localhost.crt\n"
+        f"keyfile {authority}/localhost.key\nrequire_certificate true\nallow_anonymous true"
+    )
+    mutual = Broker(
+        "localhost", port, ca_file=authority / "ca.crt", cert_file=authority / "d1.crt", key_file=authority / "d1.key"
+    )
+    _, events = connect(mutual)
+    take(events, Connected)
+
+    _, events = connect(Broker("127.0.0.1", port, ca_file=authority / "ca.crt"), "d2")
+    answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and "not trusted" in answer.sentence, "the host name is checked"
+
+    _, events = connect(Broker("localhost", port, ca_file=authority / "d1.crt"), "d3")
+    answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and "not trusted" in answer.sentence
+
+    _, events = connect(Broker("localhost", port, ca_file=authority / "none.crt"), "d4")
+    answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and "cannot r" in answer.sentence
+
+
+def test_events_are_bounded(broker: Mosquitto, connect: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.mqtt.MAX_INCOMING", 5)
+    link, events = connect(at(broker), birth=Birth(("t/in",)))
+    take(events, Connected)
+    other, other_events = connect(at(broker), "d2")
+    take(other_events, Connected)
+    for seq in range(1, 21):
+        other.send(seq, Message("t/in", b"x"))
+    connection = link._connection
+    assert connection is not None
+    eventually(lambda: connection.dropped == 15, "what nobody takes is dropped and counted")
+    assert events.qsize() == 5
+    link.stop()
+    assert link.dropped == 15
