@@ -34,7 +34,7 @@ _REFUSALS = {
     0x84: "does not speak MQTT 5",
     0x85: "refused the client id",
     0x86: "refused the user name or password: check username and password_file",
-    0x87: "does not authorise this user: check its rights on the broker",
+    0x87: "refused this user: check username and password_file, and the user's rights on the broker",
     0x8A: "has banned this client",
 }
 
@@ -130,6 +130,8 @@ class _Connection:
         self._closed = False
         self._over = False
         self._answered = Flag()
+        self._subscribed = Flag()
+        self._unheard = False
         self._refusal: str | None = None
         self._receive_max = 65535
         self._thread = Thread(target=self._connect, name="mqtt-connect", daemon=True)
@@ -138,6 +140,7 @@ class _Connection:
         client.max_inflight_messages = MAX_IN_FLIGHT
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         if death is not None:
@@ -212,12 +215,21 @@ class _Connection:
         elif self._refusal is not None:
             self._end(self._refusal)
         elif not self._closed:
-            for topic in self._birth.subscriptions:
-                self.client.subscribe(topic, qos=1)
+            self._subscribe()
             self._publish_birth()
             with self._lock:
                 if not self._over:
                     self._post(Connected(self._receive_max))
+
+    def _subscribe(self) -> None:
+        """Returns when the broker has them: what is sent to us from then on arrives."""
+        if not self._birth.subscriptions:
+            return
+        self.client.subscribe([(topic, 1) for topic in self._birth.subscriptions])
+        while not (self._subscribed.wait(0.25) or self._over or self._closed):
+            continue
+        if self._unheard:
+            self._end(f"{self._broker} does not let this user listen to {', '.join(self._birth.subscriptions)}")
 
     def _publish_birth(self) -> None:
         """One message after the other, so that even a broker with a window of one is not overrun."""
@@ -258,6 +270,12 @@ class _Connection:
         elif self._refusal is None:
             who = "ended" if flags.is_disconnect_packet_from_server else "lost"
             self._end(f"connection to {self._broker} {who}: {reason.getName()}")
+
+    def _on_subscribe(
+        self, _client: Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self._unheard = any(reason.is_failure for reason in reasons)
+        self._subscribed.set()
 
     def _on_publish(
         self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from pathlib import Path
 from threading import Condition, Event, Lock
 
@@ -20,7 +19,7 @@ from agent.outage import Backoff, Outage
 from agent.outbox_group import Group, Queued, Taken, build, now
 from agent.outbox_leases import Leases
 from agent.outbox_store import MIN_QUOTA_BYTES, OutboxStore, claimed, set_aside
-from agent.record import Key, Record
+from agent.record import Depth, Key, Priority, Record
 from agent.topics import is_name
 from agent.wire import Clock, Row, SystemClock, encode_gap
 
@@ -35,14 +34,6 @@ FLUSH_S = 5.0
 _TICK_S = 0.2
 
 
-class Priority(IntEnum):
-    """When the disk is full the lowest goes first. An alarm is committed at once."""
-
-    LOW = 0
-    NORMAL = 1
-    ALARM = 2
-
-
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
     """``max_bytes`` bounds the file and its WAL, ``max_queued_rows`` what waits in memory to be committed."""
@@ -53,18 +44,6 @@ class OutboxLimits:
     def __post_init__(self) -> None:
         if self.max_bytes < MIN_QUOTA_BYTES:
             raise ValueError(f"max_bytes is {self.max_bytes}, at least {MIN_QUOTA_BYTES} are needed")
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How full the outbox is. ``evicted`` and ``refused`` count rows since this process started."""
-
-    rows: int
-    batches: int
-    bytes: int
-    oldest_age_s: float
-    evicted: int
-    refused: int
 
 
 class Outbox:

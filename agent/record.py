@@ -1,10 +1,19 @@
 """What the outbox keeps: batches of results and gap records."""
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TypeAlias
 
 Key: TypeAlias = tuple[str, str]
 """Boot and stream."""
+
+
+class Priority(IntEnum):
+    """When the disk is full the lowest goes first. An alarm is committed at once."""
+
+    LOW = 0
+    NORMAL = 1
+    ALARM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +41,15 @@ class Record:
     def rows(self) -> int:
         """How many results it carries; a gap record carries none."""
         return 0 if self.is_gap else self.seq1 - self.seq0 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How full the outbox is. ``evicted`` and ``refused`` count rows since this process started."""
+
+    rows: int
+    batches: int
+    bytes: int
+    oldest_age_s: float
+    evicted: int
+    refused: int

@@ -96,7 +96,7 @@ def audio_info(rate_hz: float) -> SensorInfo:
 def _load_har(path: Path, split: str) -> list[Recording]:
     wanted = [f"{kind}_{axis}" for kind in ("total_acc", "body_gyro") for axis in "xyz"]
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if f"X_{split}" not in archive or f"y_{split}" not in archive:
                 splits = sorted(key[2:] for key in archive.files if key.startswith("X_"))
                 raise DataError(f"{path}: no split {split!r}; there are {', '.join(splits) or 'none'}")
@@ -107,7 +107,7 @@ def _load_har(path: Path, split: str) -> list[Recording]:
     missing = [name for name in wanted if name not in names]
     if missing or windows.ndim != 3 or windows.shape[1] != len(names) or len(labels) != len(windows):
         raise DataError(f"{path}: expected X_{split} of (n, {len(names)}, samples) with channels {', '.join(wanted)}")
-    if len(labels) and not (1 <= labels.min() and labels.max() <= len(ACTIVITIES)):
+    if len(labels) and not (labels.min() >= 1 and labels.max() <= len(ACTIVITIES)):
         raise DataError(f"{path}: y_{split} has labels outside 1..{len(ACTIVITIES)}")
     physical = windows[:, [names.index(name) for name in wanted]].astype(np.float64).transpose(0, 2, 1)
     physical[:, :, 3:] = np.rad2deg(physical[:, :, 3:])

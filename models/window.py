@@ -27,8 +27,9 @@ class WindowSpec:
     """How a bundle wants its input cut. ``samples`` is the window's length; ``hop`` applies to mode ``time``.
 
     Mode ``onset`` starts a window ``pre`` samples before the first of ``frames`` consecutive energy frames that exceed
-    ``ratio`` times the noise floor (amplitudes). Before the run it must have been quiet, less than ``sqrt(ratio)`` times
-    the floor, and the next run is looked for only after the window's end. Where less than ``pre`` samples are known, the window starts at the first known one.
+    ``ratio`` times the noise floor (amplitudes). Before the run it must have been quiet, less than ``sqrt(ratio)``
+    times the floor, and the next run is looked for only after the window's end. Where less than ``pre`` samples are
+    known, the window starts at the first known one.
     """
 
     mode: Literal["time", "onset"]

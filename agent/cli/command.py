@@ -7,8 +7,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 200
 DEFAULT_CONFIG = Path("/etc/axond/axond.toml")
 
 
@@ -49,6 +53,14 @@ def print_json(document: Any) -> None:
     """Write ``document`` to standard output."""
     json.dump(document, sys.stdout, indent=1, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where people read: as wide as their terminal, and wide enough for every table in a pipe or file."""
+    from rich.console import Console
+
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=not terminal, width=None if terminal else PIPE_WIDTH)
 
 
 def positive(text: str) -> float:

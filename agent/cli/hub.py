@@ -10,11 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 
-from rich.console import Console
 from rich.table import Table
 
 from agent import log, wire
-from agent.cli.command import Command, CommandError, add_json, print_json
+from agent.cli.command import Command, CommandError, add_json, console, print_json
 from agent.hub.store import HubStore
 from agent.topics import ROOT
 
@@ -90,7 +89,7 @@ def _devices(options: argparse.Namespace) -> int:
     for d in devices:
         status = {key: str(d.status.get(key, "-")) for key in ("state", "agent", "boot")}
         table.add_row(d.name, *status.values(), wire.iso_time(d.last_us), str(d.rejected))
-    Console().print(table)
+    console().print(table)
     return 0
 
 
@@ -108,7 +107,7 @@ def _results(options: argparse.Namespace) -> int:
         t_us = row.get("t_us")
         captured = wire.iso_time(t_us) if isinstance(t_us, int) else "-"
         table.add_row(str(row["stream"]), str(row["seq"]), captured, str(row.get("label")), str(row.get("score")))
-    Console().print(table)
+    console().print(table)
     return 0
 
 
@@ -123,7 +122,7 @@ def _ledger(options: argparse.Namespace) -> int:
     for n in lines:
         counts = (n.stored, n.missing, n.upto, n.duplicates)
         table.add_row(n.device, n.boot, n.stream, *map(str, counts), n.problem or "-")
-    Console().print(table)
+    console().print(table)
     return 1 if problems else 0
 
 

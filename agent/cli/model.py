@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from agent.cli.command import Command, CommandError, add_json, print_json
+from agent.cli.command import Command, CommandError, add_json, console, print_json
 from models import datasets
 from models.base import BackendUnavailable, BadModel
 from models.bundle import Bundle
@@ -54,13 +53,13 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**manifest.model_dump(mode="json"), "layers": layers, "path": str(bundle.path)})
         return 0
-    console = Console()
+    out = console()
     spec = manifest.input
-    console.print(f"[bold]{bundle.id}[/bold]  {bundle.path}", highlight=False)
-    console.print(f"input   {spec.family}, {', '.join(spec.channels)}, {spec.rate_hz:g} Hz")
-    console.print(f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}")
-    console.print(f"encoder {manifest.encoder.get('kind')}")
-    console.print(f"labels  {', '.join(manifest.labels)}")
+    out.print(f"[bold]{bundle.id}[/bold]  {bundle.path}")
+    out.print(f"input   {spec.family}, {', '.join(spec.channels)}, {spec.rate_hz:g} Hz")
+    out.print(f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}")
+    out.print(f"encoder {manifest.encoder.get('kind')}")
+    out.print(f"labels  {', '.join(manifest.labels)}")
     table = Table("layer", "inputs", "neurons", "recurrent", "neuron")
     for row in layers:
         table.add_row(
@@ -70,7 +69,7 @@ def _info(options: argparse.Namespace) -> int:
             "yes" if row["recurrent"] else "no",
             str(row["kind"]),
         )
-    console.print(table)
+    out.print(table)
     return 0
 
 
@@ -132,20 +131,19 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _print_evaluation(bundle: Bundle, facts: dict[str, Any]) -> None:
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"{facts['bundle']} on {facts['backend']}: [bold]{facts['correct']} of {facts['total']} right "
         f"({facts['accuracy']:.4f})[/bold]; the float network {facts['accuracy_float']:.4f}; "
         f"{facts['no_window']} without a window",
-        highlight=False,
     )
     for name, accuracy in facts["groups"].items():
-        console.print(f"  {name}: {accuracy:.4f}", highlight=False)
+        out.print(f"  {name}: {accuracy:.4f}")
     table = Table("true \\ decided", *bundle.manifest.labels)
     for label, row in zip(bundle.manifest.labels, facts["confusion"], strict=True):
         table.add_row(label, *(str(n) if n else "." for n in row))
-    console.print(table)
-    console.print(f"{facts['encoder_us']:.0f} us encoder, {facts['backend_us']:.0f} us backend per window (median)")
+    out.print(table)
+    out.print(f"{facts['encoder_us']:.0f} us encoder, {facts['backend_us']:.0f} us backend per window (median)")
 
 
 def _build(options: argparse.Namespace) -> int:

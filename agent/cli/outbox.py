@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from agent import config, wire
-from agent.cli.command import Command, CommandError, add_config, add_json, print_json
+from agent.cli.command import Command, CommandError, add_config, add_json, console, print_json
 from agent.cli.status import ledger_line
 from agent.outbox_reader import OutboxUnreadable, records
 from agent.outbox_store import audit
@@ -84,7 +83,7 @@ def _ls(options: argparse.Namespace, path: Path) -> int:
     for row in rows:
         seq = f"{row['seq'][0]}-{row['seq'][1]}"  # type: ignore[index]  # a list of two, made just above
         table.add_row(*(seq if key == "seq" else str(value) for key, value in row.items()))
-    Console().print(table)
+    console().print(table)
     return 0
 
 

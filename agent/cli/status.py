@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import config
-from agent.cli.command import Command, CommandError, add_config, add_json, print_json
+from agent.cli.command import Command, CommandError, add_config, add_json, console, print_json
 from agent.status import StatusUnavailable, ask
 
 _COLORS = {"ok": "green", "degraded": "yellow", "failed": "red"}
@@ -27,34 +27,32 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(facts)
     else:
-        _print(Console(), facts)
+        _print(console(), facts)
     return 1 if facts["health"]["state"] == "failed" else 0
 
 
-def _print(console: Console, facts: dict[str, Any]) -> None:
+def _print(out: Console, facts: dict[str, Any]) -> None:
     state = facts["health"]["state"]
-    console.print(
+    out.print(
         f"{facts['device']}  [{_COLORS[state]}]{state}[/]  up {facts['up_s']:.0f} s, boot {facts['boot']}",
-        highlight=False,
     )
     for part, reason in facts["health"]["reasons"].items():
-        console.print(f"  {part}: {reason}", highlight=False, markup=False)
-    console.print(sensor_table(facts["sensors"]))
-    console.print(pipeline_table(facts["pipelines"]))
+        out.print(f"  {part}: {reason}", markup=False)
+    out.print(sensor_table(facts["sensors"]))
+    out.print(pipeline_table(facts["pipelines"]))
     outbox, uplink = facts["outbox"], facts["uplink"]
-    console.print(
+    out.print(
         f"outbox  {outbox['rows']} results pending, oldest {outbox['oldest_age_s']:.1f} s, {outbox['bytes'] >> 10} KiB",
-        highlight=False,
     )
     if uplink is None:
-        console.print("uplink  none configured: results stay in the outbox")
+        out.print("uplink  none configured: results stay in the outbox")
     else:
-        console.print(
+        out.print(
             "uplink  " + ("connected" if uplink["connected"] else f"not connected: {uplink['error']}"),
             markup=False,
         )
     for key, counts in facts["ledger"].items():
-        console.print(f"ledger  {key}: {ledger_line(counts)}", highlight=False, markup=False)
+        out.print(f"ledger  {key}: {ledger_line(counts)}", markup=False)
 
 
 def sensor_table(sensors: dict[str, Any]) -> Table:

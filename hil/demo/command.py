@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from agent.cli.command import Command, CommandError, add_json, positive, print_json
+from agent.cli.command import Command, CommandError, add_json, console, positive, print_json
 from agent.status import StatusUnavailable, ask
 from hil.demo import stage, stimuli
 from hil.demo.report import Report, Watcher, print_summary
@@ -36,7 +36,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    console = Console(stderr=options.json)
+    out = console(stderr=options.json)
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, _interrupts() as interrupted:
@@ -46,15 +46,15 @@ def _run(options: argparse.Namespace) -> int:
         except SpeechUnavailable as error:
             raise CommandError(f"no recordings of spoken digits and no made ones either: {error}") from error
         motion = stimuli.body_motion(STIMULUS_S, options.seed)
-        console.print(f"speech  {words.source}\nmotion  {motion.source}", highlight=False, markup=False)
+        out.print(f"speech  {words.source}\nmotion  {motion.source}", markup=False)
         try:
-            report = _play(stack, console, folder.resolve(), words, motion, options, interrupted)
+            report = _play(stack, out, folder.resolve(), words, motion, options, interrupted)
         except stage.StageError as error:
             raise CommandError(str(error)) from error
     if options.json:
         print_json(report.document())
     else:
-        print_summary(console, report)
+        print_summary(out, report)
     return 0 if report.good() else 1
 
 
@@ -87,7 +87,7 @@ def _play(
         port = stack.enter_context(stage.broker(folder))
         hub = ["hub", "run", "--host", "127.0.0.1", "--port", str(port), "--db", str(hub_db)]
         stack.enter_context(stage.process("hub", stage.axond(*hub), folder))
-        console.print(f"broker  mosquitto on 127.0.0.1:{port}, hub stores into SQLite", highlight=False)
+        console.print(f"broker  mosquitto on 127.0.0.1:{port}, hub stores into SQLite")
     else:
         console.print("broker  no mosquitto here (apt install mosquitto): results stay in the outbox")
     imu.unlink(missing_ok=True)

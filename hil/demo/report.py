@@ -168,13 +168,13 @@ def print_summary(console: Console, report: Report) -> None:
         latency = report.latency.get(name)
         if latency:
             line += f"; p50 {latency['p50_ms']:.1f} ms, p99 {latency['p99_ms']:.1f} ms from capture to disk"
-        console.print(line, highlight=False)
+        console.print(line)
     sides = " + ".join(f"{report.ledger[k]} {k}" for k in ("delivered", "pending", "evicted", "refused"))
     verdict = "[green]balances[/]" if report.balanced else "[red]DOES NOT BALANCE[/]"
-    console.print(f"ledger    {report.ledger['produced']} produced = {sides}: {verdict}", highlight=False)
+    console.print(f"ledger    {report.ledger['produced']} produced = {sides}: {verdict}")
     if report.hub_rows is None:
         console.print("hub       none (no broker): the results are in the outbox")
     else:
         doubled = report.hub_rows - (report.hub_distinct or 0)
-        console.print(f"hub       {report.hub_rows} stored, {report.lost} lost, {doubled} twice", highlight=False)
-    console.print(f"stop      {report.stop_s:.1f} s, exit code {report.agent_exit}", highlight=False)
+        console.print(f"hub       {report.hub_rows} stored, {report.lost} lost, {doubled} twice")
+    console.print(f"stop      {report.stop_s:.1f} s, exit code {report.agent_exit}")

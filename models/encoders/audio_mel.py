@@ -18,7 +18,7 @@ _FLOOR_FS = 1e-5
 """Band amplitude that counts as silence, a third of one 16-bit step: keeps digital silence finite."""
 
 
-class Config(BaseModel):
+class AudioMelConfig(BaseModel):
     """Part ``encoder`` of a bundle's manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +36,7 @@ class Config(BaseModel):
     step_db: float = Field(default=6.0, ge=0)
 
     @model_validator(mode="after")
-    def _bands_fit(self) -> "Config":
+    def _bands_fit(self) -> "AudioMelConfig":
         if not self.low_hz < self.high_hz <= self.rate_hz / 2:
             raise ValueError("low_hz < high_hz <= rate_hz / 2 is expected")
         if not self.levels_db and not self.step_db:
@@ -47,13 +47,14 @@ class Config(BaseModel):
 class AudioMel:
     """Encoder of one channel of speech. Pure; about half a millisecond for a second of 8 kHz."""
 
-    Config = Config
+    Config = AudioMelConfig
 
-    def __init__(self, cfg: Config, info: SensorInfo, samples: int) -> None:
+    def __init__(self, cfg: AudioMelConfig, info: SensorInfo, samples: int) -> None:
         """Raises BadModel when the sensor or the window does not fit."""
         if info.family != "audio" or len(info.channels) != 1:
             raise BadModel(
-                f"encoder audio_mel takes one audio channel, the sensor is {info.family} with {len(info.channels)} channels"
+                f"encoder audio_mel takes one audio channel, the sensor is {info.family} "
+                f"with {len(info.channels)} channels"
             )
         if abs(info.rate_hz - cfg.rate_hz) > 1e-3 * cfg.rate_hz:
             raise BadModel(
@@ -91,7 +92,7 @@ class AudioMel:
         return 10 * np.log10(power + _FLOOR_FS**2)
 
 
-def code(cfg: Config, level_db: npt.NDArray[np.float64], out: Raster) -> None:
+def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.float64], out: Raster) -> None:
     """Spikes of log-mel levels (steps, bands)."""
     relative_db = level_db - level_db.max()
     bands = cfg.bands
@@ -108,7 +109,7 @@ def code(cfg: Config, level_db: npt.NDArray[np.float64], out: Raster) -> None:
         off[1:] = stair[1:] < stair[:-1]
 
 
-def _mel_bank(cfg: Config) -> npt.NDArray[np.float64]:
+def _mel_bank(cfg: AudioMelConfig) -> npt.NDArray[np.float64]:
     """(frequencies, bands) weights that turn power spectra into mean power per band, re full scale."""
     low, high = (2595 * np.log10(1 + hz / 700) for hz in (cfg.low_hz, cfg.high_hz))
     edges_hz = 700 * (10 ** (np.linspace(low, high, cfg.bands + 2) / 2595) - 1)

@@ -19,7 +19,7 @@ CHANNELS = ("ax", "ay", "az", "gx", "gy", "gz")
 UNITS = ("g", "g", "g", "deg/s", "deg/s", "deg/s")
 
 
-class Config(BaseModel):
+class ImuDeltaConfig(BaseModel):
     """Part ``encoder`` of a bundle's manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,9 +39,9 @@ class Config(BaseModel):
 class ImuDelta:
     """Encoder of a six-axis inertial sensor: one time step per sample. Pure; well under a millisecond per window."""
 
-    Config = Config
+    Config = ImuDeltaConfig
 
-    def __init__(self, cfg: Config, info: SensorInfo, samples: int) -> None:
+    def __init__(self, cfg: ImuDeltaConfig, info: SensorInfo, samples: int) -> None:
         """Raises BadModel when the sensor does not fit."""
         if info.family != "imu" or info.channels[:6] != CHANNELS or info.units[:6] != UNITS:
             raise BadModel(

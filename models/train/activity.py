@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from models import datasets
 from models.base import ModelError
-from models.encoders.imu_delta import Config, ImuDelta
+from models.encoders.imu_delta import ImuDelta
 from models.train import export, loop
 from models.train.lif import LayerSpec, Snn
 from models.window import WindowSpec
 
 WINDOW = WindowSpec(mode="time", samples=128, hop=64)
-ENCODER = Config()
+ENCODER = ImuDelta.Config()
 HIDDEN = [LayerSpec(neurons=192, k_u=2000, k_v=3400, limit=0.5, recurrent=True)]
 READOUT = LayerSpec(neurons=len(datasets.ACTIVITIES), k_u=3000, k_v=3900, limit=1.0)
 DT_S = 0.02
@@ -89,7 +89,9 @@ def train(recordings: list[datasets.Recording], *, epochs: int) -> Snn:
     started = time.monotonic()
 
     def report(epoch: int, loss: float, accuracy: float) -> None:
-        print(f"epoch {epoch:3} loss {loss:.3f} accuracy {accuracy:.4f} {time.monotonic() - started:5.0f} s", flush=True)
+        print(
+            f"epoch {epoch:3} loss {loss:.3f} accuracy {accuracy:.4f} {time.monotonic() - started:5.0f} s", flush=True
+        )
 
     loop.fit(
         net,
@@ -152,7 +154,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for network.nir, recipe.json and CARD.md")
     parser.add_argument("--data", type=Path, help="folder with har.npz; default: dataset imu_uci_har where it is found")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--fold", type=int, help=f"judge on this block (0..{FOLDS - 1}) of the training part instead; writes nothing")
+    parser.add_argument(
+        "--fold", type=int, help=f"judge on this block (0..{FOLDS - 1}) of the training part instead; writes nothing"
+    )
     args = parser.parse_args(argv)
     try:
         run(args.data or datasets.find("imu_uci_har"), args.out, args.epochs, args.fold)
@@ -165,7 +169,9 @@ def main(argv: list[str] | None = None) -> int:
 def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
     """Train, judge, and unless ``fold`` is given, write the three files. Raises ModelError."""
     if folder is None:
-        raise datasets.DataError("dataset imu_uci_har was not found; give --data or set AXOND_DATA to its parent folder")
+        raise datasets.DataError(
+            "dataset imu_uci_har was not found; give --data or set AXOND_DATA to its parent folder"
+        )
     recordings = datasets.load(folder, "train")
     if fold is None:
         judged = datasets.load(folder, "test")

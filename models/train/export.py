@@ -170,5 +170,7 @@ def confusion_table(labels: list[str], counts: npt.NDArray[np.int64]) -> str:
     """Markdown: rows are the truth, columns what was said."""
     head = ["", *labels]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += [f"| {label} | " + " | ".join(str(n) for n in row) + " |" for label, row in zip(labels, counts, strict=True)]
+    lines += [
+        f"| {label} | " + " | ".join(str(n) for n in row) + " |" for label, row in zip(labels, counts, strict=True)
+    ]
     return "\n".join(lines)

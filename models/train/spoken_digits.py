@@ -16,7 +16,7 @@ import torch
 from drivers.packet import Packet
 from models import datasets, speech
 from models.base import ModelError, Window
-from models.encoders.audio_mel import AudioMel, Config
+from models.encoders.audio_mel import AudioMel
 from models.train import augment, export, loop
 from models.train.lif import LayerSpec, Snn
 from models.window import Windower, WindowSpec
@@ -26,7 +26,7 @@ INFO = datasets.audio_info(RATE_HZ)
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = [str(digit) for digit in range(10)]
 WINDOW = WindowSpec(mode="onset", samples=8000, pre=800, ratio=4.0, frames=2)
-ENCODER = Config()
+ENCODER = AudioMel.Config()
 HIDDEN = [LayerSpec(neurons=256, k_u=2800, k_v=3600, limit=0.5, recurrent=True)]
 READOUT = LayerSpec(neurons=10, k_u=3000, k_v=3900, limit=1.0)
 DT_S = ENCODER.hop / RATE_HZ
@@ -103,7 +103,8 @@ def make_set(recordings: list[datasets.Recording], variants: int, rng: np.random
 def synthetic(rng: np.random.Generator) -> tuple[list[datasets.Recording], list[datasets.Recording]]:
     """Digits by espeak-ng, for training and for judging; no voice is in both."""
     held_variants = set(speech.VARIANTS[3::HELD_OUT_EVERY])
-    train, judged = [], []
+    train: list[datasets.Recording] = []
+    judged: list[datasets.Recording] = []
     for voice in speech.voices():
         accent, _, variant = voice.partition("+")
         held = variant in held_variants or accent == HELD_OUT_ACCENT
@@ -140,7 +141,9 @@ def train(human: Set, made: Set, rng: np.random.Generator, *, epochs: int) -> Sn
         return rasters[order], labels[order]
 
     def report(epoch: int, loss: float, accuracy: float) -> None:
-        print(f"epoch {epoch:3} loss {loss:.3f} accuracy {accuracy:.4f} {time.monotonic() - started:5.0f} s", flush=True)
+        print(
+            f"epoch {epoch:3} loss {loss:.3f} accuracy {accuracy:.4f} {time.monotonic() - started:5.0f} s", flush=True
+        )
 
     loop.fit(
         net,
@@ -227,7 +230,10 @@ def run(folder: Path | None, out: Path, epochs: int, unseen: str | None) -> None
     made, made_judged = synthetic(rng)
     human_set = make_set(recordings, VARIANTS["human"], rng)
     made_set = make_set(made, VARIANTS["synthetic"], rng)
-    print(f"{len(human_set.labels)} + {len(made_set.labels)} windows; {human_set.missed + made_set.missed} onsets missed", flush=True)
+    print(
+        f"{len(human_set.labels)} + {len(made_set.labels)} windows; {human_set.missed + made_set.missed} onsets missed",
+        flush=True,
+    )
     net = train(human_set, made_set, rng, epochs=epochs)
     network = export.integer_network(net)
     test, made_test = make_set(judged, 0, rng), make_set(made_judged, 0, rng)
@@ -238,7 +244,9 @@ def run(folder: Path | None, out: Path, epochs: int, unseen: str | None) -> None
     made_accuracy = float((made_said == made_test.labels).sum()) / len(made_judged)
     counts = loop.confusion(test.labels, said, len(LABELS))
     largest = max(largest, made_largest)
-    print(f"float {float_accuracy:.4f} int8 {integer_accuracy:.4f} espeak-ng {made_accuracy:.4f} largest {largest}\n{counts}")
+    print(
+        f"float {float_accuracy:.4f} int8 {integer_accuracy:.4f} espeak-ng {made_accuracy:.4f} largest {largest}\n{counts}"
+    )
     export.check_headroom(largest)
     if unseen:
         return

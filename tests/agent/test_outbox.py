@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.outbox import GROUP_ROWS, Outbox, OutboxLimits, Priority
+from agent.outbox import GROUP_ROWS, Outbox, OutboxLimits
 from agent.outbox_store import audit
-from agent.record import Record
+from agent.record import Priority, Record
 from agent.wire import decode
 from tests.conftest import Running, eventually
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from agent.outbox import Outbox, OutboxLimits, Priority
+from agent.outbox import Outbox, OutboxLimits
 from agent.outbox_store import audit
+from agent.record import Priority
 from agent.wire import decode
 from tests.conftest import Running, eventually
 

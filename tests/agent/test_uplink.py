@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from agent.link import NO_SUBSCRIBERS, Disconnected, Message, Received
-from agent.outbox import Outbox, Priority
+from agent.outbox import Outbox
+from agent.record import Priority
 from agent.uplink import WINDOW, Uplink
 from agent.wire import Batch, decode
 from tests.conftest import Running, eventually

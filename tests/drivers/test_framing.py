@@ -44,12 +44,12 @@ def frame(body: bytes) -> bytes:
     return body + bytes([sum(body) & 0xFF])
 
 
+PAYLOAD = st.one_of(st.binary(min_size=2, max_size=2), st.sampled_from([b"\x55\x50", b"\x00\x55"]))
+"""Payloads contain header bytes more often than chance would have it."""
 pieces = st.lists(
     st.one_of(
         st.binary(max_size=12),
-        st.tuples(st.integers(0x50, 0x5F), st.binary(min_size=2, max_size=2)).map(
-            lambda t: frame(bytes([0x55, t[0]]) + t[1])
-        ),
+        st.tuples(st.integers(0x50, 0x5F), PAYLOAD).map(lambda t: frame(bytes([0x55, t[0]]) + t[1])),
         st.sampled_from([b"\x55", b"\x55\x50", b"\x55\x55\x55\x50", b"\x55\x50\x55\x51", b"\xaa\xaa\xaa"]),
         st.binary(min_size=4, max_size=4).map(lambda b: b"\xaa\xaa" + frame(b)),
     ),
@@ -71,6 +71,13 @@ def test_a_frame_inside_a_damaged_frame_is_found() -> None:
     frames, bad, skipped = scan(SHORT, b"\x55\x50" + inner, [])
     assert frames == [(inner, 7)]
     assert (bad, skipped) == (1, 2)
+
+
+def test_a_header_inside_the_last_frame_begins_nothing() -> None:
+    whole = frame(b"\x55\x50\x55\x50")
+    frames, bad, skipped = scan(SHORT, whole + whole, [5])
+    assert [at for _, at in frames] == [5, 10]
+    assert (bad, skipped) == (0, 0)
 
 
 def test_memory_stays_below_one_frame_whatever_comes() -> None:

@@ -1,3 +1,4 @@
+import resource
 import time
 from pathlib import Path
 
@@ -55,6 +56,20 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path) -> None:
     narrow = [*packets(1), Packet("imu0", 1, 0, 1, np.zeros((1, 3), np.int16))]
     with pytest.raises(ValueError, match="dimensions"):
         recording.save(path, INFO, narrow)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["a.npz"]
+
+
+def test_a_disk_that_does_not_take_it_keeps_the_old_file(path: Path) -> None:
+    before = path.read_bytes()
+    noise = np.random.default_rng(1).integers(-9999, 9999, (5000, 2)).astype(np.int16)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            recording.save(path, INFO, [Packet("imu0", 0, 0, 1, noise)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["a.npz"]
 

@@ -82,21 +82,22 @@ def test_any_chunking_gives_every_row(chunk: int, timed: bool) -> None:
         assert np.concatenate([part.device_ms for part in parts]).tolist() == [20 * i for i in range(60)]
 
 
-@pytest.mark.parametrize("frame", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("timed", "frame", "whole_rows_lost"), [(True, 0, 1), (True, 1, 2), (True, 2, 2), (False, 0, 2)]
+)
 @pytest.mark.parametrize("chunk", [5, 33, 400])
-def test_two_cycles_are_never_mixed(frame: int, chunk: int) -> None:
-    """One row's rate frame and the next row's acceleration frame are broken: half of each is left."""
+def test_two_cycles_are_never_mixed(timed: bool, frame: int, whole_rows_lost: int, chunk: int) -> None:
+    """One row's rate frame and a frame of the next row are broken: an acceleration without its rate is left."""
     rows = made_rows(20)
-    wire = encode(rows, 0, 50, timed=True, angles=False)
+    wire = encode(rows, 0, 50, timed=timed, angles=False)
     broken = bytearray(b"".join(wire[:10]))
     broken[-2] ^= 0xFF
     following = bytearray(b"".join(wire[10:]))
     following[frame * 11 + 4] ^= 0xFF
     parts = feed(RowJoiner(BAUD), bytes(broken + following), chunk)
-    kept = values_of(parts)
-    wanted = np.delete(rows, [9] if frame == 0 else [9, 10], axis=0)
-    assert np.array_equal(kept, wanted)
-    assert sum(int(part.missing.sum()) for part in parts) == len(rows) - len(kept)
+    wanted = np.delete(rows, range(9, 9 + whole_rows_lost), axis=0)
+    assert np.array_equal(values_of(parts), wanted if timed else wanted[1:])
+    assert sum(int(part.missing.sum()) for part in parts) == whole_rows_lost
 
 
 def test_a_time_frame_of_a_clock_that_was_never_set_is_normal() -> None:

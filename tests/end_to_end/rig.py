@@ -63,7 +63,7 @@ def _made(folder: Path, name: str, info: SensorInfo, window: dict[str, Any], enc
         "encoder": encoder,
     }
     module = importlib.import_module(f"models.encoders.{encoder['kind']}")
-    features = module.ENCODER(module.Config(), info, window["samples"]).shape[1]
+    features = module.ENCODER(module.ENCODER.Config(), info, window["samples"]).shape[1]
     networks.write_bundle(folder / name, networks.random_network(rng, features), **changes)
 
 

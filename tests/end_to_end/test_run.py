@@ -1,5 +1,6 @@
 """The real ``axond run`` with a real broker, hub and pty: flows, stops, survives."""
 
+import json
 import os
 import random
 import time
@@ -12,7 +13,7 @@ import pytest
 from drivers.synthetic import motion
 from hil.emulators.witmotion import WitmotionEmulator
 from tests.brokers import MOSQUITTO, Mosquitto
-from tests.end_to_end.rig import Rig, log_lines, rig, wait_for
+from tests.end_to_end.rig import Rig, axond, log_lines, rig, wait_for
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -65,6 +66,48 @@ def test_results_reach_the_hub_and_the_books_balance(installed: Rig) -> None:
     assert installed.stored_twice() == 0
     assert [line.problem for line in installed.hub_ledger()] == [None, None]
     assert "Traceback" not in agent.text()
+
+
+def test_commands_beside_a_running_agent(installed: Rig) -> None:
+    config = ("--config", str(installed.config))
+    agent = installed.agent()
+    wait_for("results wait for a hub", lambda: installed.status().get("outbox", {}).get("rows", 0) >= 4)
+    status = axond("status", *config)
+    assert status.returncode == 0, status.stderr
+    for word in ("rig", "mic0", "imu0", "made-audio@1.0.0", "pending", "ledger"):
+        assert word in status.stdout
+    stats = json.loads(axond("outbox", "stats", "--json", *config).stdout)
+    assert stats["rows"] >= 4
+    assert all(counts["balanced"] for counts in stats["ledger"].values())
+    listed = json.loads(axond("outbox", "ls", "--json", *config).stdout)
+    assert sum(row["seq"][1] - row["seq"][0] + 1 for row in listed) >= stats["rows"]
+    pending = [json.loads(line) for line in axond("outbox", "export", *config).stdout.splitlines()]
+    assert {row["stream"] for row in pending} == {"sound", "motion"}
+    assert all(row["label"] in ("c0", "c1", "c2") and row["backend"] == "onnx" for row in pending)
+
+    hub = installed.hub()
+    wait_for("everything at the hub", lambda: installed.status()["outbox"]["rows"] <= 1)
+    db = ("--db", str(installed.hub_db))
+    wait_for(
+        "metrics at the hub", lambda: bool(json.loads(axond("hub", "devices", "--json", *db).stdout)[0]["metrics"])
+    )
+    (device,) = json.loads(axond("hub", "devices", "--json", *db).stdout)
+    assert (device["name"], device["status"]["state"]) == ("rig", "online")
+    assert set(device["info"]["streams"]) == {"sound", "motion"}
+    results = [
+        json.loads(line) for line in axond("hub", "results", "--device", "rig", "--json", *db).stdout.splitlines()
+    ]
+    stored = {(row["boot"], row["stream"], row["seq"]): row for row in results}
+    for row in pending:
+        assert stored[row["boot"], row["stream"], row["seq"]] == row
+    ledger = axond("hub", "ledger", *db)
+    assert ledger.returncode == 0, ledger.stdout
+    assert agent.stop()[0] == 0
+    wait_for(
+        "the hub knows that it went",
+        lambda: json.loads(axond("hub", "devices", "--json", *db).stdout)[0]["status"]["state"] == "offline",
+    )
+    assert hub.stop()[0] == 0
 
 
 def test_kill_nine_at_random_moments_loses_nothing_committed(installed: Rig) -> None:
