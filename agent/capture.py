@@ -76,6 +76,8 @@ class Capture:
         span_start_ns, span_samples = time.monotonic_ns(), 0
         while not stop.is_set():
             beat()
+            if not self.driver.live and not all(mailbox.wait_room(READ_TIMEOUT_S) for mailbox in self._mailboxes):
+                continue
             packet = self.driver.read(READ_TIMEOUT_S)
             now_ns = time.monotonic_ns()
             if now_ns - span_start_ns > RATE_SPAN_NS:

@@ -26,14 +26,21 @@ class Mailbox:
                 self.dropped_packets += 1
                 self.dropped_samples += len(oldest.data)
             self._packets.append((packet, arrived_ns))
-            self._ready.notify()
+            self._ready.notify_all()
 
     def get(self, timeout: float) -> tuple[Packet, int] | None:
         """The oldest packet and its arrival time, or None after ``timeout`` seconds."""
         with self._ready:
             if not self._packets and not self._ready.wait_for(lambda: bool(self._packets), timeout):
                 return None
-            return self._packets.popleft()
+            item = self._packets.popleft()
+            self._ready.notify_all()
+            return item
+
+    def wait_room(self, timeout: float) -> bool:
+        """For sources that can wait: True as soon as ``put`` would drop nothing, False after ``timeout`` seconds."""
+        with self._ready:
+            return self._ready.wait_for(lambda: len(self._packets) < CAPACITY, timeout)
 
     def __len__(self) -> int:
         return len(self._packets)

@@ -22,6 +22,7 @@ from agent.outbox_store import MIN_QUOTA_BYTES, OutboxStore, claimed, set_aside
 from agent.record import Depth, Key, Priority, Record
 from agent.topics import is_name
 from agent.wire import Clock, Row, SystemClock, encode_gap
+from agent.worker import rest
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ class Outbox:
         with claimed(self._path):
             store = self._open(stop, beat)
             if store is None:
+                self._tell_unwritten()
                 return
             with closing(store):
                 self._flushing = False
@@ -229,7 +231,7 @@ class Outbox:
 
     def _open(self, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
         """Opens the file, waits for a disk that does not let it, sets a damaged one aside. None if stopped."""
-        while True:
+        while not stop.is_set():
             try:
                 store = OutboxStore.open(self._path, self._limits.max_bytes, check=self._suspect)
                 self._load(store)
@@ -238,15 +240,12 @@ class Outbox:
                 return store
             except sqlite3.OperationalError as error:
                 self._disk.failed(f"outbox {self._path} cannot be opened: {error}; results wait in memory")
-                end_s = time.monotonic() + self._backoff.next_s()
-                while (left_s := end_s - time.monotonic()) > 0:
-                    beat()
-                    if stop.wait(min(left_s, _TICK_S)):
-                        return None
+                rest(self._backoff.next_s(), stop, beat)
             except sqlite3.DatabaseError as error:
                 aside = set_aside(self._path)
                 self._renumber()
                 log.error("outbox %s is damaged (%s): kept as %s, started a new one", self._path, error, aside)
+        return None
 
     def _load(self, store: OutboxStore) -> None:
         """The file knows what was committed; whatever waits in memory is counted on top and numbered anew."""
@@ -400,5 +399,8 @@ class Outbox:
                 return
             beat()
             self._step(store)
-        waiting = len(self._queue) + len(self._busy)
-        log.error("outbox %s: %d results could not be written before the stop", self._path, waiting)
+        self._tell_unwritten()
+
+    def _tell_unwritten(self) -> None:
+        if waiting := len(self._queue) + len(self._busy):
+            log.error("outbox %s: %d results could not be written before the stop", self._path, waiting)

@@ -36,6 +36,7 @@ from agent.outbox import Outbox
 from agent.record import Key, Record
 from agent.topics import ROOT, Topics, is_name
 from agent.wire import encode_gap
+from agent.worker import rest
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Uplink:
                 self._open()
                 self._serve(stop, beat)
                 self._close(goodbye=stop.is_set(), beat=beat)
-                self._rest(stop, beat)
+                rest(self._backoff.next_s(), stop, beat)
         finally:
             self._outbox.watch(None)
             self._link.stop()
@@ -206,12 +207,6 @@ class Uplink:
             self._connected = False
             self._changed_s = time.monotonic()
         self._outbox.release_all()
-
-    def _rest(self, stop: Flag, beat: Callable[[], None]) -> None:
-        end_s = time.monotonic() + self._backoff.next_s()
-        while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
-            beat()
-            stop.wait(min(left_s, _TICK_S))
 
     def _handle(self, event: Event | None) -> None:
         if isinstance(event, Connected):
@@ -355,9 +350,7 @@ class Uplink:
         sent_s = next((sent_s for _, sent_s in self._flight.unanswered.values()), None)
         if sent_s is None or time.monotonic() - sent_s < self._silent_s:
             return False
-        self._connection.failed(
-            f"the broker has not acknowledged a message for {self._silent_s:g} s; connecting anew"
-        )
+        self._connection.failed(f"the broker has not acknowledged a message for {self._silent_s:g} s; connecting anew")
         return True
 
     def _send_metrics(self) -> None:

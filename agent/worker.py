@@ -1,5 +1,6 @@
 """The contract of everything that runs in a thread of its own."""
 
+import time
 from collections.abc import Callable
 from threading import Event
 from typing import Protocol
@@ -16,3 +17,11 @@ class Worker(Protocol):
     critical: bool
 
     def run(self, stop: Event, beat: Callable[[], None]) -> None: ...
+
+
+def rest(wait_s: float, stop: Event, beat: Callable[[], None]) -> None:
+    """Waits, beating, for ``wait_s`` seconds or until ``stop``."""
+    end_s = time.monotonic() + wait_s
+    while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
+        beat()
+        stop.wait(min(left_s, 0.25))

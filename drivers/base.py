@@ -46,6 +46,11 @@ class Driver(ABC, Generic[C]):
         self.cfg = cfg
         self.counters = SensorCounters()
 
+    @property
+    def live(self) -> bool:
+        """True: samples are lost if nobody takes them in time. False: a source that waits, like a file at full speed."""
+        return True
+
     @abstractmethod
     def info(self) -> SensorInfo:
         """What the samples mean, from the configuration alone: callable before ``open``, touches no hardware."""

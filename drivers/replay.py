@@ -29,6 +29,10 @@ class Replay(Driver[ReplayConfig]):
         self._shift_ns = 0
         self._seq = 0
 
+    @property
+    def live(self) -> bool:
+        return self.cfg.pace == "real"
+
     def info(self) -> SensorInfo:
         """As recorded: reads the file. Raises Misconfigured when it is broken."""
         return self._load().info

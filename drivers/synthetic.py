@@ -114,6 +114,10 @@ class Synthetic(Driver[SyntheticConfig]):
         self._sample = self._seq = self._blocks = 0
         self._ready = self._nothing()
 
+    @property
+    def live(self) -> bool:
+        return self.cfg.pace == "real"
+
     def info(self) -> SensorInfo:
         if self.cfg.signal == "tone":
             return sound_info(self.cfg.rate_hz, 1)

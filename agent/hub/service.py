@@ -24,6 +24,7 @@ from agent.mqtt import Broker, PahoLink
 from agent.outage import Backoff, Outage
 from agent.topics import ROOT, Topics, UpTopic, hub_filters, is_name, parse_up
 from agent.wire import CONTENT_TYPE, Batch, WireError, decode
+from agent.worker import rest
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Hub:
                     self.connected.clear()
                     if connected_s > STEADY_S:
                         self._backoff.reset()
-                    self._rest(self._backoff.next_s(), stop, beat)
+                    rest(self._backoff.next_s(), stop, beat)
             finally:
                 self._link.stop()
                 self.connected.clear()
@@ -159,7 +160,7 @@ class Hub:
                         self._apply(store, parsed, answers)
             except sqlite3.OperationalError as error:
                 self._storage.failed(f"hub store {self._path} cannot be written: {error}; messages wait")
-                self._rest(self._storage_backoff.next_s(), stop, beat)
+                rest(self._storage_backoff.next_s(), stop, beat)
                 if stop.is_set():
                     return
                 continue
@@ -211,12 +212,6 @@ class Hub:
         topic = Topics(self._root, device).ack(stream)
         payload = json.dumps(document, separators=(",", ":")).encode()
         self._link.send(next(self._seq), Message(topic, payload, retain=retain, content_type=CONTENT_TYPE))
-
-    def _rest(self, wait_s: float, stop: Flag, beat: Callable[[], None]) -> None:
-        end_s = time.monotonic() + wait_s
-        while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
-            beat()
-            stop.wait(min(left_s, _TICK_S))
 
 
 def _document(payload: bytes) -> str:

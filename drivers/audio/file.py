@@ -47,6 +47,10 @@ class FileAudio(Driver[FileConfig]):
         self._sample = 0
         self._seq = 0
 
+    @property
+    def live(self) -> bool:
+        return self.cfg.pace == "real"
+
     def info(self) -> SensorInfo:
         return sound_info(self.cfg.rate_hz, self.cfg.channels)
 

@@ -96,7 +96,7 @@ def _play(
     agent = stack.enter_context(stage.process("agent", stage.axond("run", "--config", str(config)), folder))
     state_dir = folder / "state"
     _wait_live(state_dir, folder, agent, interrupted)
-    watcher = Watcher(folder, hub_db if port else None, words, motion, sensor.started_ns)
+    watcher = Watcher(folder, hub_db if port else None, words, motion, sensor.measured_at_ns(0))
     start_s = time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not interrupted.wait(VIEW_PERIOD_S):

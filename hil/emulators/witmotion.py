@@ -120,11 +120,6 @@ class WitmotionEmulator:
         self.unplug()
 
     @property
-    def started_ns(self) -> int:
-        """CLOCK_MONOTONIC at which row 0 was due."""
-        return self._start_ns
-
-    @property
     def sent_rows(self) -> int:
         """Rows that went out so far; rows lost to silence or unplugging do not count."""
         with self._changed:

@@ -41,6 +41,19 @@ def test_the_mailbox_wakes_its_reader() -> None:
     assert got and got[0][0].seq == 7  # type: ignore[index]
 
 
+def test_a_source_that_can_wait_loses_nothing() -> None:
+    box = Mailbox()
+    for seq in range(CAPACITY):
+        assert box.wait_room(0)
+        box.put(packet(seq), seq)
+    assert not box.wait_room(0.01)
+    reader = threading.Thread(target=lambda: box.get(5))
+    reader.start()
+    assert box.wait_room(5)
+    reader.join(5)
+    assert box.dropped_packets == 0
+
+
 def test_report_policies() -> None:
     seen = [inference(label, score) for label, score in (("a", 0.9), ("a", 0.4), ("b", 0.8), ("a", 0.2))]
     assert [ReportPolicy("every").wants(i) for i in seen] == [True] * 4
