@@ -18,6 +18,8 @@ run: $(STAMP) ## set up, then the live demo: sensors -> spikes -> outbox -> MQTT
 
 test: $(STAMP) ## set up, then all tests
 	@packaging/system-packages
+	@$(BIN)/python -c 'import alsaaudio' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[alsa]' 2>/dev/null \
+	    || echo "axond: pyalsaaudio cannot be built here (needs a C compiler and libasound2-dev): tests of live audio are skipped"
 	$(BIN)/python -m pytest -n auto
 
 check: $(STAMP) ## format, lint, types, import rules
@@ -34,7 +36,7 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix .
 
 train-spoken-digits train-activity: train-%: $(STAMP) ## train a shipped model anew (PyTorch, minutes)
-	$(BIN)/pip install --quiet '.[train]' --constraint packaging/train-constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train]' --constraint packaging/train-constraints.txt
 	$(BIN)/python -m models.train.$(subst -,_,$*) --out build/$*
 	$(BIN)/axond model build build/$* -o models/zoo/$*
 

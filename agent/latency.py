@@ -20,7 +20,7 @@ class Latency:
         self.count = 0
 
     def inferred(self, t0_ns: int, times_ns: tuple[int, int, int, int, int]) -> None:
-        """A reported result, by its window's first capture time, with the times: last sample's end, packet arrived,
+        """A reported result, by its window's first capture time, with the times: last sample captured, packet arrived,
         taken, encoded, inferred (CLOCK_MONOTONIC)."""
         with self._lock:
             if len(self._open) >= KEPT:

@@ -18,7 +18,7 @@ from agent.ledger import Counts
 from agent.outage import Backoff, Outage
 from agent.outbox_group import Group, Queued, Taken, build, now
 from agent.outbox_leases import Leases
-from agent.outbox_store import MIN_QUOTA_BYTES, OutboxStore, claimed, set_aside
+from agent.outbox_store import MIN_QUOTA_BYTES, OutboxStore, claimed, file_bytes, set_aside
 from agent.record import Depth, Key, Priority, Record
 from agent.topics import is_name
 from agent.wire import Clock, Row, SystemClock, encode_gap
@@ -179,13 +179,7 @@ class Outbox:
             return self._change.wait_for(lambda: not (self._queue or self._busy or self._batches), timeout)
 
     def depth(self) -> Depth:
-        size_bytes = 0
-        for suffix in ("", "-wal"):
-            part = self._path.with_name(self._path.name + suffix)
-            try:
-                size_bytes += part.stat().st_size
-            except FileNotFoundError:
-                continue
+        size_bytes = file_bytes(self._path)
         with self._lock:
             rows = sum(counts.pending for counts in self._counts.values())
             return Depth(rows, self._batches, size_bytes, self._oldest_age_s(), self._evicted, self._refused)

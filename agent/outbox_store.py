@@ -90,6 +90,17 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def file_bytes(path: Path) -> int:
+    """What the file and its WAL take on the disk."""
+    size_bytes = 0
+    for suffix in ("", "-wal"):
+        try:
+            size_bytes += path.with_name(path.name + suffix).stat().st_size
+        except FileNotFoundError:
+            continue
+    return size_bytes
+
+
 class OutboxStore:
     """An open file. ``sqlite3.OperationalError`` is for what may pass, other ``sqlite3.DatabaseError`` for damage."""
 

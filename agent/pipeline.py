@@ -130,7 +130,7 @@ class Pipeline:
         state.last = inference
         if self._policy.wants(inference):
             state.reported += 1
-            times = (inference.end_ns, arrived_ns, taken_ns, inference.encoded_ns, inference.inferred_ns)
+            times = (inference.last_ns, arrived_ns, taken_ns, inference.encoded_ns, inference.inferred_ns)
             self.latency.inferred(inference.t0_ns, times)
             self._sink(self._payload(inference))
 

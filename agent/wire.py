@@ -148,7 +148,7 @@ def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], c
     null.
     """
     offset_us = clock.offset_us()
-    times_us = [int(row.get("t_ns") or put_ns) // 1000 + offset_us for put_ns, row in rows]
+    times_us = [_time_ns(row, put_ns) // 1000 + offset_us for put_ns, row in rows]
     document = {
         "v": VERSION,
         "boot": boot,
@@ -201,6 +201,16 @@ def decode(data: bytes) -> Batch:
         _checked_columns(document.get("cols"), count),
         uncertainty_ms,
     )
+
+
+def _time_ns(row: Row, put_ns: int) -> int:
+    time_ns = row.get("t_ns")
+    if type(time_ns) is int:
+        return time_ns
+    try:
+        return put_ns if time_ns is None else int(time_ns)
+    except (TypeError, ValueError, OverflowError):
+        return put_ns
 
 
 def _columns(rows: list[Row]) -> dict[str, object]:

@@ -63,8 +63,10 @@ class Inference:
 
     t0_ns: int
     """Capture time of the window's first sample, CLOCK_MONOTONIC."""
+    last_ns: int
+    """Capture time of the window's last sample."""
     end_ns: int
-    """Capture time of the end of the window's last sample."""
+    """One sample period later: where a window without a gap would follow."""
     label: str
     score: float
     """Softmax of the potentials at the bundle's temperature: 0..1, comparable within one model version only."""

@@ -37,6 +37,7 @@ class Session:
             best = int(potentials.argmax())
             yield Inference(
                 t0_ns=window.t0_ns,
+                last_ns=window.end_ns - window.dt_ns,
                 end_ns=window.end_ns,
                 label=self._labels[best],
                 score=round(float(scores[best]), 4),

@@ -19,7 +19,7 @@ def packet(seq: int, n: int = 10) -> Packet:
 
 
 def inference(label: str, score: float = 0.9) -> Inference:
-    return Inference(0, 1, label, score, 0, 0, 0, 0)
+    return Inference(0, 1, 1, label, score, 0, 0, 0, 0)
 
 
 def test_the_mailbox_keeps_order_and_drops_the_oldest() -> None:

@@ -67,7 +67,9 @@ def test_rows_come_out_as_they_went_in() -> None:
 
 
 def test_time_of_put_stands_in_for_a_missing_capture_time() -> None:
-    assert wire.decode(encode([{"a": 1}])).t_us == (OFFSET_US + 7,)
+    strange: list[wire.Row] = [{"a": 1}, {"t_ns": None}, {"t_ns": "noon"}, {"t_ns": math.nan}, {"t_ns": math.inf}]
+    assert wire.decode(encode(strange)).t_us == (OFFSET_US + 7,) * 5
+    assert wire.decode(encode([{"t_ns": 0}])).t_us == (OFFSET_US,)
 
 
 def test_a_constant_column_is_one_value_and_times_are_differences() -> None:
