@@ -94,7 +94,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Everything a network did in one ``infer``: per layer (steps, neurons) spikes uint8, u and v int32 after the step."""
+    """Everything a network did in one ``infer``: per layer (steps, neurons) spikes uint8, u and v int32."""
 
     spikes: tuple[npt.NDArray[np.uint8], ...]
     u: tuple[npt.NDArray[np.int32], ...]
@@ -129,7 +129,7 @@ class Backend(ABC):
     def infer(self, raster: Raster, trace: Trace | None = None) -> Potentials:
         """Step the network through ``raster`` from its present state; the result is the caller's own array.
 
-        With a ``trace`` of ``len(raster)`` steps it is filled as well: for golden vectors and comparisons, not for speed.
+        With a ``trace`` of ``len(raster)`` steps it is filled as well: for golden vectors, not for speed.
         """
 
     @abstractmethod

@@ -109,8 +109,8 @@ class Bundle:
         found = hashlib.sha256(content).hexdigest()
         if found != digest:
             raise BadModel(
-                f"{path}: SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...: the file was changed or damaged; "
-                "restore the bundle"
+                f"{path}: SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...: the file was changed or "
+                "damaged; restore the bundle"
             )
         return content
 

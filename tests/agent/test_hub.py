@@ -271,6 +271,20 @@ def test_messages_wait_for_a_hub_that_is_away(
     assert read(lambda store: store.ledger()[0].problem) is None
 
 
+def test_what_is_stored_is_acknowledged_to_the_broker_and_does_not_come_again(
+    start_hub: Callable[[], Running], peer: Callable[..., Peer], read: Read
+) -> None:
+    first = start_hub()
+    device = peer()
+    device.send_batch(batch(1))
+    device.answered(upto=1)
+    first.stop()
+    start_hub()
+    device.send_batch(batch(2))
+    device.answered(upto=2)
+    assert read(lambda store: store.ledger()[0].duplicates) == 0
+
+
 def test_a_locked_store_is_waited_for(
     start_hub: Callable[[], Running], peer: Callable[..., Peer], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

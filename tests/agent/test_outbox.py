@@ -225,7 +225,7 @@ def test_over_quota_the_lowest_class_goes_oldest_first_and_leaves_a_gap_record(t
 def test_what_is_on_its_way_is_not_evicted(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1", limits=SMALL)
     running(outbox)
-    put_each(outbox, "kw", 3)
+    put_each(outbox, "kw", 3, Priority.LOW)
     leased = drain(outbox, 3)
     for _ in range(60):
         outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.LOW)
