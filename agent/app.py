@@ -14,7 +14,8 @@ from agent.errors import EXIT_OK, ConfigError
 from agent.mailbox import Mailbox
 from agent.mqtt import Broker, PahoLink
 from agent.notify import notify
-from agent.outbox import Outbox, OutboxLimits
+from agent.outbox import Outbox
+from agent.outbox_store import OutboxLimits
 from agent.pipeline import Pipeline, ReportPolicy
 from agent.realtime import settle
 from agent.snapshot import Parts, birth, health, metrics, snapshot

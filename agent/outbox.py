@@ -1,7 +1,6 @@
 """Keeps every result on disk until it is known to be stored elsewhere.
 
-Rows are numbered when they are committed, so a refused row leaves no hole: it is counted, and the next row has its
-number.
+Rows are numbered when they are committed, so a refused row leaves no hole: it is only counted.
 """
 
 import logging
@@ -10,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Event, Lock
 
@@ -18,7 +17,7 @@ from agent.ledger import Counts
 from agent.outage import Backoff, Outage
 from agent.outbox_group import Group, Queued, Taken, build, now
 from agent.outbox_leases import Leases
-from agent.outbox_store import MIN_QUOTA_BYTES, OutboxStore, claimed, file_bytes, set_aside
+from agent.outbox_store import OutboxLimits, OutboxStore, claimed, file_bytes, set_aside
 from agent.record import Depth, Key, Priority, Record
 from agent.topics import is_name
 from agent.wire import Clock, Row, SystemClock, encode_gap
@@ -28,23 +27,14 @@ log = logging.getLogger(__name__)
 
 GROUP_ROWS = 64
 GROUP_S = 0.1
+"""A steady flow is committed this often: flash memory wears by commits."""
+BURST_S = 1.0
+"""What came less often is saved up, ten commits at most: a lone result is durable at once."""
 SETTLE_LINGER_S = 1.0
 """Deletions wait this long for new rows to share their transaction: one write to the flash instead of two."""
 SETTLE_RECORDS = 256
 FLUSH_S = 5.0
 _TICK_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxLimits:
-    """``max_bytes`` bounds the file and its WAL, ``max_queued_rows`` what waits in memory to be committed."""
-
-    max_bytes: int = 256 << 20
-    max_queued_rows: int = 20_000
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < MIN_QUOTA_BYTES:
-            raise ValueError(f"max_bytes is {self.max_bytes}, at least {MIN_QUOTA_BYTES} are needed")
 
 
 class Outbox:
@@ -87,7 +77,7 @@ class Outbox:
         self._refused = 0
         self._refused_told = 0
         self._on_ready: Callable[[], None] | None = None
-        self._last_commit_s = -GROUP_S
+        self._budget_s = 0.0
         self._settled_since_s = 0.0
         self._retry_at_s = 0.0
         self._backoff = Backoff(0.2, 10.0)
@@ -303,7 +293,7 @@ class Outbox:
             return 0.0
         if self._queue:
             hurry = self._alarm or len(self._queue) >= GROUP_ROWS
-            return 0.0 if hurry else self._last_commit_s + GROUP_S - now_s
+            return 0.0 if hurry else self._budget_s - BURST_S - now_s
         if len(self._leases.settled) >= SETTLE_RECORDS:
             return 0.0
         if self._leases.settled or self._leases.given_up:
@@ -329,7 +319,7 @@ class Outbox:
         except sqlite3.OperationalError as error:
             self._failed(error)
             return
-        self._last_commit_s = time.monotonic()
+        self._budget_s = max(self._budget_s, time.monotonic()) + GROUP_S
         self._backoff.reset()
         self._disk.over()
         with self._lock:
@@ -387,8 +377,8 @@ class Outbox:
         """Commits what is left; a disk that refuses is given a few seconds."""
         end_s = time.monotonic() + FLUSH_S
         self._flushing = True
+        leases = self._leases
         while time.monotonic() < end_s:
-            leases = self._leases
             if not (self._queue or self._held or leases.settled or leases.given_up or self._touched):
                 return
             beat()

@@ -39,6 +39,18 @@ _COLUMNS = "id, boot, stream, seq0, seq1, priority, is_gap, created_us, created_
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """``max_bytes`` bounds the file and its WAL, ``max_queued_rows`` what waits in memory to be committed."""
+
+    max_bytes: int = 256 << 20
+    max_queued_rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < MIN_QUOTA_BYTES:
+            raise ValueError(f"max_bytes is {self.max_bytes}, at least {MIN_QUOTA_BYTES} are needed")
+
+
+@dataclass(frozen=True, slots=True)
 class Eviction:
     """What one commit gave up to stay within the quota: results per boot and stream, and how many
     gap records found room in the one before them."""

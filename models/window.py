@@ -72,8 +72,8 @@ class _Onsets:
 
     def restart(self) -> None:
         """Samples are missing: keep the floor, and let no word begin before a quiet frame was heard."""
-        self._loud = np.ones(self._run, np.bool_)
-        self._busy = np.ones(self._run, np.bool_)
+        self._loud = np.zeros(self._run - 1, np.bool_)
+        self._busy = True
 
     def scan(self, data: npt.NDArray[np.generic], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         """Indices, within these whole frames, of the first frame of each run that is now ``run`` frames long.
@@ -94,15 +94,12 @@ class _Onsets:
         self._floor_steps = int(floor[-1])
         above = np.where(made_up, self._ratio_steps // 2 + 1, level - floor)  # made up: neither loud nor quiet
         loud = np.concatenate([self._loud, above > self._ratio_steps])
-        known = np.ones(self._run, np.bool_)
-        decided = np.concatenate([known, (above > self._ratio_steps) | (above <= self._ratio_steps // 2)])
-        last_decided = np.maximum.accumulate(np.where(decided, np.arange(len(decided)), 0))
-        busy = np.concatenate([self._busy, loud[self._run :]])[last_decided]
-        self._loud, self._busy = loud[-self._run :], busy[-self._run :]
-        starts = ~busy[: len(level)]
-        for i in range(1, self._run + 1):
-            starts = starts & loud[i : i + len(level)]
-        return np.flatnonzero(starts) + 1 - self._run
+        run = np.lib.stride_tricks.sliding_window_view(loud, self._run).all(axis=1)
+        decided = np.concatenate([[True], run | (above <= self._ratio_steps // 2)])
+        busy = np.concatenate([[self._busy], run])[np.maximum.accumulate(np.where(decided, np.arange(len(decided)), 0))]
+        self._loud = loud[len(level) :]
+        self._busy = bool(busy[-1])
+        return np.flatnonzero(run & ~busy[:-1]) + 1 - self._run
 
 
 class Windower:

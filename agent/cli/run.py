@@ -4,7 +4,6 @@ import argparse
 import signal
 from threading import Event
 
-from agent import config, log
 from agent.cli.command import Command, add_config
 
 
@@ -13,13 +12,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
-    log.set_up(settings.log.level, settings.log.format)
-    from agent.app import App
-
+    # First of all, so that a stop during the imports is a clean one as well.
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    from agent import config, log
+    from agent.app import App
+
+    settings = config.load(options.config)
+    log.set_up(settings.log.level, settings.log.format)
     return App(settings).run(stop)
 
 

@@ -107,10 +107,10 @@ class Watcher:
     def report(self, seconds: float, stop_s: float, agent_exit: int) -> Report:
         """Sum up, after the agent has stopped."""
         outbox = self._folder / "state" / "outbox.db"
-        counts = list(audit(outbox).values())
+        counts = list(audit(outbox).values()) if outbox.exists() else []
         names = ("produced", "delivered", "pending", "evicted", "refused")
         if self._hub_db is None:
-            batches = [wire.decode(record.payload) for record in records(outbox)]
+            batches = [wire.decode(r.payload) for r in records(outbox)] if outbox.exists() else []
             rows = [{"boot": b.boot, "stream": b.stream, **row} for b in batches for row in b.rows]
         else:
             rows = stored_rows(self._hub_db)
@@ -139,12 +139,15 @@ class Watcher:
 
 
 def stored_rows(hub_db: Path) -> list[dict[str, Any]]:
-    """Everything that the hub has of the demo's device, with ``boot`` and ``stream``."""
-    with closing(HubStore.open_for_reading(hub_db)) as store:
-        lines = store.ledger(DEVICE)
+    """Everything that the hub has of the demo's device, with ``boot`` and ``stream``; nothing if it never began."""
+    try:
+        store = HubStore.open_for_reading(hub_db)
+    except FileNotFoundError:
+        return []
+    with closing(store):
         return [
             {"stream": line.stream, **row}
-            for line in lines
+            for line in store.ledger(DEVICE)
             for row in store.results(DEVICE, line.stream, line.stored + 1, boot=line.boot)
         ]
 

@@ -51,6 +51,7 @@ class OnnxBackend(Backend):
 
     def _bind_all(self, shapes: dict[str, Any]) -> None:
         # Two sets of state buffers: a step reads one and writes the other, the next step the other way round.
+        # A binding keeps addresses, not arrays: self owns the arrays for as long as the bindings live.
         self._state = [
             {name.removesuffix("_out"): np.zeros(*shape) for name, shape in shapes.items() if name != "x"}
             for _ in range(2)

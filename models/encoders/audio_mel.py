@@ -1,8 +1,9 @@
-"""Speech to spikes: log-mel bands, level-normalised per window, as thermometer levels and as on/off changes.
+"""Speech to spikes: log-mel bands, level-normalised per window, as levels and on/off changes.
 
 Mel scale and triangular bands as in Davis and Mermelstein (1980), O'Shaughnessy's formula 2595 log10(1 + f / 700).
-Features in order: ``levels_db`` x bands (a band is at or above that level), then on x bands, then off x bands (the
-band's smoothed level rose or fell through a multiple of ``step_db`` since the last time step; 0 = no such features).
+All levels are relative to the loudest band of the window, and never below ``range_db``. Features in order, each for
+every band: ``levels_db`` (the band is at or above it); on, then off (its level, smoothed over two steps, rose or
+fell through a multiple of ``step_db``; 0 = no such features). Few bands and short frames blur the speaker's pitch away.
 """
 
 from itertools import pairwise
@@ -24,22 +25,22 @@ class AudioMelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate_hz: float = Field(default=8000.0, gt=0)
-    frame: int = Field(default=256, ge=16, le=8192)
+    frame: int = Field(default=192, ge=16, le=8192)
     """Samples of one spectrum."""
     hop: int = Field(default=100, ge=1, le=8192)
     """Samples from one time step to the next."""
-    bands: int = Field(default=32, ge=1, le=256)
+    bands: int = Field(default=20, ge=1, le=256)
     low_hz: float = Field(default=100.0, ge=0)
     high_hz: float = Field(default=3900.0, gt=0)
+    range_db: float = Field(default=-50.0, lt=0)
     levels_db: tuple[float, ...] = (-12.0, -22.0, -32.0, -42.0)
-    """Thermometer levels, relative to the loudest band of the window."""
     step_db: float = Field(default=6.0, ge=0)
 
     @model_validator(mode="after")
-    def _bands_fit(self) -> "AudioMelConfig":
+    def _possible(self) -> "AudioMelConfig":
         if not self.low_hz < self.high_hz <= self.rate_hz / 2:
             raise ValueError("low_hz < high_hz <= rate_hz / 2 is expected")
-        if not self.levels_db and not self.step_db:
+        if not (self.levels_db or self.step_db):
             raise ValueError("levels_db and step_db are both empty: nothing would ever spike")
         return self
 
@@ -94,19 +95,14 @@ class AudioMel:
 
 def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.float64], out: Raster) -> None:
     """Spikes of log-mel levels (steps, bands)."""
-    relative_db = level_db - level_db.max()
-    bands = cfg.bands
-    for i, threshold_db in enumerate(cfg.levels_db):
-        np.greater_equal(relative_db, threshold_db, out=out[:, i * bands : (i + 1) * bands], casting="unsafe")
+    relative_db = np.maximum(level_db - level_db.max(), cfg.range_db)
+    parts = [relative_db >= threshold_db for threshold_db in cfg.levels_db]
     if cfg.step_db:
-        smooth_db = relative_db.copy()
-        smooth_db[1:] += relative_db[:-1]
+        smooth_db = relative_db + np.concatenate([relative_db[:1], relative_db[:-1]])
         stair = np.floor(smooth_db * (0.5 / cfg.step_db))
-        first = len(cfg.levels_db) * bands
-        on, off = out[:, first : first + bands], out[:, first + bands : first + 2 * bands]
-        on[0] = off[0] = 0
-        on[1:] = stair[1:] > stair[:-1]
-        off[1:] = stair[1:] < stair[:-1]
+        before = np.concatenate([stair[:1], stair[:-1]])
+        parts += [stair > before, stair < before]
+    np.concatenate(parts, axis=1, out=out, casting="unsafe")
 
 
 def _mel_bank(cfg: AudioMelConfig) -> npt.NDArray[np.float64]:

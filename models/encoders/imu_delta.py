@@ -25,15 +25,15 @@ class ImuDeltaConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate_hz: float = Field(default=50.0, gt=0)
-    steps_g: tuple[float, ...] = (0.05, 0.15, 0.4)
-    steps_dps: tuple[float, ...] = (6.0, 20.0, 60.0)
+    steps_g: tuple[float, ...] = (0.02, 0.06, 0.2, 0.5)
+    steps_dps: tuple[float, ...] = (3.0, 10.0, 30.0, 80.0)
     gravity_cells: int = Field(default=17, ge=2, le=255)
     """Preferred values, evenly from -1 g to 1 g."""
     gravity_width_g: float = Field(default=0.12, gt=0)
     gravity_smooth: int = Field(default=32, ge=1)
     """Samples of the moving average that separates gravity from movement."""
-    energy_g: tuple[float, ...] = (0.02, 0.06, 0.15, 0.35)
-    energy_dps: tuple[float, ...] = (4.0, 12.0, 35.0, 90.0)
+    energy_g: tuple[float, ...] = (0.008, 0.02, 0.06, 0.15, 0.35)
+    energy_dps: tuple[float, ...] = (1.5, 4.0, 12.0, 35.0, 90.0)
 
 
 class ImuDelta:

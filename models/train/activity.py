@@ -52,8 +52,8 @@ def augment(data: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArra
         count = len(moved)
         at = count - 1 - np.abs(count - 1 - np.arange(count) * np.exp(rng.normal(0, 0.06)))
         moved = np.stack([np.interp(at, np.arange(count), channel) for channel in moved.T], axis=1)
-    moved[:, :3] += rng.normal(0, 0.006, (len(moved), 3))
-    moved[:, 3:] += rng.normal(0, 0.5, (len(moved), 3))
+    moved[:, :3] += rng.normal(0, rng.uniform(0, 0.003), (len(moved), 3))
+    moved[:, 3:] += rng.normal(0, rng.uniform(0, 0.25), (len(moved), 3))
     return np.clip(np.rint(moved / datasets.IMU_INFO.scale), -32768, 32767).astype(np.int16)
 
 
@@ -110,8 +110,8 @@ def train(recordings: list[datasets.Recording], *, epochs: int) -> Snn:
 def card(counts: npt.NDArray[np.int64], float_accuracy: float, integer_accuracy: float) -> str:
     return f"""# activity 1.0.0
 
-Walking, walking upstairs, walking downstairs, sitting, standing or laying, from a three-axis accelerometer and gyroscope
-worn at the waist: 50 Hz, windows of 2.56 s, a decision every 1.28 s.
+Walking, walking upstairs, walking downstairs, sitting, standing or laying, from a three-axis accelerometer and
+gyroscope worn at the waist: 50 Hz, windows of 2.56 s, a decision every 1.28 s.
 
 ## Data
 
@@ -119,16 +119,17 @@ UCI HAR (Anguita, Ghio, Oneto, Parra, Reyes-Ortiz: A Public Domain Dataset for H
 Smartphones, ESANN 2013), a subset: {{train}} training windows of 21 people, 475 test windows of 9 other people,
 smartphone (Samsung Galaxy S II) on the waist.
 
-Licence of the data: two texts exist. The UCI repository lists the dataset under CC BY 4.0. The dataset's original README
-says that its use is free with citation and that any commercial use is prohibited. Treat this model as for research until
-you have cleared that. No recording is part of this bundle.
+Licence of the data: two texts exist. The UCI repository lists the dataset under CC BY 4.0. The dataset's original
+README says that its use is free with citation and that any commercial use is prohibited. Treat this model as for
+research until you have cleared that. No recording is part of this bundle.
 
 ## Recipe
 
-`python -m models.train.activity --out DIR`, seed {SEED}, {EPOCHS} epochs. Total acceleration and rotation as a WitMotion
-sensor would send them (int16, 16 g and 2000 deg/s full scale), encoded by `imu_delta`; augmented by small rotations,
-scale, pace and noise. One recurrent CUBA-LIF layer of {HIDDEN[0].neurons} neurons and an integrating readout, trained with
-weights on the int8 grid (straight-through), reset to zero, no bias. Decays {HIDDEN[0].k_u}/4096 and {HIDDEN[0].k_v}/4096.
+`python -m models.train.activity --out DIR`, seed {SEED}, {EPOCHS} epochs. Total acceleration and rotation as a
+WitMotion sensor would send them (int16, 16 g and 2000 deg/s full scale), encoded by `imu_delta`; augmented by small
+rotations, scale, pace and noise. One recurrent CUBA-LIF layer of {HIDDEN[0].neurons} neurons and an integrating
+readout, trained with weights on the int8 grid (straight-through), reset to zero, no bias. Decays {HIDDEN[0].k_u}/4096
+(synapse) and {HIDDEN[0].k_v}/4096 (membrane).
 
 ## Accuracy
 
@@ -141,8 +142,8 @@ Rows are the truth, columns what the int8 model said:
 ## Limits and bias
 
 - Sitting and standing differ by a few degrees at the waist only, and are confused most.
-- Thirty volunteers of 19 to 48 years, one place, scripted activities: older, younger or impaired people, running, cycling
-  and transitions were never seen. Every window gets one of the six labels, also when none fits.
+- Thirty volunteers of 19 to 48 years, one place, scripted activities: older, younger or impaired people, running,
+  cycling and transitions were never seen. Every window gets one of the six labels, also when none fits.
 - The sensor must sit at the waist in the same orientation as in training (x up along the body, about 1 g when upright);
   turned by more than some 15 degrees the result is not to be trusted.
 - Not a medical device and no fall detector.

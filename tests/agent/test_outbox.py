@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.outbox import GROUP_ROWS, Outbox, OutboxLimits
-from agent.outbox_store import audit
+from agent.outbox import BURST_S, GROUP_ROWS, GROUP_S, Outbox
+from agent.outbox_store import OutboxLimits, audit
 from agent.record import Priority, Record
 from agent.wire import decode
 from tests.conftest import Running, eventually
@@ -70,7 +70,7 @@ def test_rows_that_come_together_share_a_batch_per_stream(tmp_path: Path, runnin
     assert sorted((record.stream, record.seq0, record.seq1) for record in records) == [("imu", 1, 5), ("kw", 1, 5)]
 
 
-def test_after_a_commit_rows_wait_for_company_but_an_alarm_does_not(tmp_path: Path, running: Start) -> None:
+def test_lone_rows_are_durable_at_once_but_a_flow_waits_for_company(tmp_path: Path, running: Start) -> None:
     stored: list[tuple[int, float]] = []
 
     def on_durable(payloads: Sequence[Mapping[str, Any]]) -> None:
@@ -78,20 +78,19 @@ def test_after_a_commit_rows_wait_for_company_but_an_alarm_does_not(tmp_path: Pa
 
     outbox = Outbox(tmp_path / "o.db", boot="b1", on_durable=on_durable)
     running(outbox)
-    outbox.put("kw", {"n": 0}, priority=Priority.NORMAL)
-    eventually(lambda: stored, "first row at once")
-    for _ in range(5):
-        outbox.put("kw", {"n": 1}, priority=Priority.NORMAL)
-    eventually(lambda: len(stored) > 1, "rows that waited")
-    assert stored[1][0] == 5
-    assert stored[1][1] - stored[0][1] >= 0.09
-    outbox.put("kw", {"n": 2}, priority=Priority.ALARM)
-    eventually(lambda: len(stored) > 2, "alarm")
-    assert stored[2][1] - stored[1][1] < 0.09
+    saved_up = round(BURST_S / GROUP_S)
+    for number in range(2 * saved_up):
+        outbox.put("kw", {"n": 0}, priority=Priority.NORMAL)
+        eventually(lambda n=number: len(stored) > n, "a lone row")
+    assert stored[saved_up - 1][1] - stored[0][1] < BURST_S * 0.7
+    assert stored[-1][1] - stored[0][1] > BURST_S * 0.7
+    outbox.put("kw", {"n": 1}, priority=Priority.ALARM)
+    eventually(lambda: len(stored) > 2 * saved_up, "alarm")
+    assert stored[-1][1] - stored[-2][1] < 0.09
     for _ in range(GROUP_ROWS):
-        outbox.put("kw", {"n": 3}, priority=Priority.NORMAL)
-    eventually(lambda: sum(rows for rows, _ in stored) == 7 + GROUP_ROWS, "full group")
-    assert stored[-1][1] - stored[2][1] < 0.09
+        outbox.put("kw", {"n": 2}, priority=Priority.NORMAL)
+    eventually(lambda: sum(rows for rows, _ in stored) == 2 * saved_up + 1 + GROUP_ROWS, "full group")
+    assert stored[-1][1] - stored[2 * saved_up][1] < 0.09
 
 
 def test_leases_are_oldest_first_and_rejected_ones_come_again_in_order(tmp_path: Path, running: Start) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.outbox import Outbox, OutboxLimits
-from agent.outbox_store import audit
+from agent.outbox import Outbox
+from agent.outbox_store import OutboxLimits, audit
 from agent.record import Priority
 from agent.wire import decode
 from tests.conftest import Running, eventually
@@ -23,7 +23,8 @@ Start = Callable[[Any], Running]
 PRODUCER = """
 import sys, threading
 from pathlib import Path
-from agent.outbox import Outbox, OutboxLimits, Priority
+from agent.outbox import Outbox, Priority
+from agent.outbox_store import OutboxLimits
 
 def tell(payloads):
     sys.stdout.write("".join(f"{p['n']}\\n" for p in payloads))

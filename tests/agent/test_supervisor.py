@@ -101,9 +101,12 @@ def test_stop_names_those_that_do_not(supervisor: Supervisor) -> None:
 
     class Stubborn(Scripted):
         def run(self, stop: Event, beat: Callable[[], None]) -> None:
+            self.steady.set()
             release.wait(10)
 
-    supervisor.start(Stubborn(0))
+    worker = Stubborn(0)
+    supervisor.start(worker)
+    assert worker.steady.wait(5)
     assert supervisor.stop(lambda _: True, 0.01) == ["scripted"]
     release.set()
     assert stop_all(supervisor) == []

@@ -58,7 +58,7 @@ def test_loudness_does_not_matter_within_sixteen_bits() -> None:
     wave = tone(700, 1.0) * np.hanning(SAMPLES) + rng.normal(0, 0.02, SAMPLES)
     cfg = AudioMel.Config()
     loud, quiet = mel_raster(20000 * wave, cfg), mel_raster(600 * wave, cfg)
-    assert (loud != quiet).mean() < 0.005
+    assert (loud != quiet).mean() < 0.02
     assert 0.02 < loud.mean() < 0.6
 
 
@@ -114,8 +114,8 @@ def test_audio_mel_refuses_another_sensor(info: SensorInfo, words: str) -> None:
 
 
 def test_audio_mel_refuses_a_window_shorter_than_a_frame() -> None:
-    with pytest.raises(BadModel, match="256"):
-        AudioMel(AudioMel.Config(), MIC, 200)
+    with pytest.raises(BadModel, match="192"):
+        AudioMel(AudioMel.Config(), MIC, 100)
 
 
 @pytest.mark.parametrize("wrong", [{"high_hz": 5000.0}, {"levels_db": (), "step_db": 0.0}, {"hop": 0}, {"hops": 80}])
