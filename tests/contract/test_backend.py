@@ -1,4 +1,4 @@
-"""What every backend must do; finds the backends by itself. A backend that is not installed here is skipped, by name."""
+"""What every backend must do; finds the backends by itself. One that is not installed here is skipped, by name."""
 
 from collections.abc import Iterator
 from pathlib import Path
