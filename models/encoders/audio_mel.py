@@ -84,7 +84,7 @@ class AudioMel:
 
     def log_mel(self, samples: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
         """(steps, bands) in dB re full scale of integer ``samples``, their mean removed."""
-        wave = samples * self._scale
+        wave = samples.astype(np.float64) * self._scale
         wave -= wave.mean()
         frames = np.lib.stride_tricks.sliding_window_view(wave, self.cfg.frame)[:: self.cfg.hop]
         np.multiply(frames, self._taper, out=self._frames)

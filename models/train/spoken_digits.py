@@ -33,8 +33,9 @@ DT_S = ENCODER.hop / RATE_HZ
 SEED = 1
 EPOCHS = 14
 VARIANTS = {"human": 8, "synthetic": 3}
-"""Augmented copies of each recording; an epoch takes all of the first and a share of them at random."""
+"""Distorted copies of each recording, beside the recording itself."""
 EPOCH_ITEMS = 16384
+"""An epoch takes this many of all windows, at random."""
 LEAD_IN = RATE_HZ // 2
 HELD_OUT_ACCENT = "en-gb-scotland"
 HELD_OUT_EVERY = 6
