@@ -60,7 +60,11 @@ def _live(folder: Path, config: Path, seconds: float) -> dict[str, Any]:
         first_s = time.monotonic() - start_s
         while time.monotonic() - start_s < seconds and agent.poll() is None:
             time.sleep(POLL_S * 10)
-        facts = ask(state)
+        facts = _ask(state)
+        if facts is None:
+            raise CommandError(
+                f"the agent stopped answering: {(folder / 'live.log').read_text(errors='replace')[-500:]}"
+            )
         memory = _pss_mib(agent.pid)
         cpu = _cpu_s(agent.pid) / (time.monotonic() - start_s)
     latency = facts["pipelines"]["words"]["latency"]
