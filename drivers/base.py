@@ -48,7 +48,7 @@ class Driver(ABC, Generic[C]):
 
     @property
     def live(self) -> bool:
-        """True: samples are lost if nobody takes them in time. False: a source that waits, like a file at full speed."""
+        """True: what nobody takes in time is lost. False: a source that waits, like a file at full speed."""
         return True
 
     @abstractmethod
