@@ -1,8 +1,8 @@
 """Compile the integer network into an ONNX graph of one time step: state in, state out, integers only.
 
 Inputs: ``x`` uint8 (1, features), ``acc`` int64 (1, classes), and per layer i ``u{i}``, ``v{i}`` int64 (1, neurons)
-and, where it has recurrent synapses, ``s{i}`` uint8 (1, neurons). Outputs: the same names with ``_out``; every
-spiking layer has ``s{i}_out``. ``acc_out`` is the readout so far. Needs the extra ``build``; running it needs only onnxruntime.
+and, where it has recurrent synapses, ``s{i}`` uint8 (1, neurons). Outputs: the same names with ``_out``; every spiking
+layer has ``s{i}_out``. ``acc_out`` is the readout so far. Needs the extra ``build``; running the result does not.
 """
 
 from typing import Any
