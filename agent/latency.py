@@ -15,7 +15,7 @@ class Latency:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._open: dict[int, tuple[int, ...]] = {}
+        self._open: dict[object, tuple[int, ...]] = {}
         self._stages_ns: npt.NDArray[np.int64] = np.zeros((KEPT, len(STAGES)), np.int64)
         self.count = 0
 
@@ -27,7 +27,7 @@ class Latency:
                 self._open.pop(next(iter(self._open)))
             self._open[t0_ns] = times_ns
 
-    def durable(self, t0_ns: int, now_ns: int) -> None:
+    def durable(self, t0_ns: object, now_ns: int) -> None:
         """The result of the window that began at ``t0_ns`` is committed."""
         with self._lock:
             times = self._open.pop(t0_ns, None)

@@ -1,5 +1,6 @@
 """A captured audio sample until its result is durable, in a real ``axond run`` at real pace; start-up and memory."""
 
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -35,9 +36,9 @@ def measure(seconds: float) -> dict[str, Any]:
 
 def _config(state: Path, wav: Path | None) -> Path:
     """Without ``wav``: an agent without sensors and models."""
-    text = f'[device]\nid = "bench"\nstate_dir = "{state}"\n[log]\nformat = "text"\n'
+    text = f'[device]\nid = "bench"\nstate_dir = {json.dumps(str(state))}\n[log]\nformat = "text"\n'
     if wav:
-        text += f'[sensors.mic0]\ndriver = "audio.file"\npath = "{wav}"\nrate_hz = 8000\nloop = true\n'
+        text += f'[sensors.mic0]\ndriver = "audio.file"\npath = {json.dumps(str(wav))}\nrate_hz = 8000\nloop = true\n'
         text += '[pipelines.words]\nsensors = ["mic0"]\nmodel = "spoken-digits"\n'
     path = state.with_suffix(".toml")
     path.write_text(text)
