@@ -113,7 +113,7 @@ def card(counts: npt.NDArray[np.int64], float_accuracy: float, integer_accuracy:
 Walking, walking upstairs, walking downstairs, sitting, standing or laying, from a three-axis accelerometer and
 gyroscope worn at the waist: 50 Hz, windows of 2.56 s, a decision every 1.28 s.
 
-## Data
+## Data and licence
 
 UCI HAR (Anguita, Ghio, Oneto, Parra, Reyes-Ortiz: A Public Domain Dataset for Human Activity Recognition Using
 Smartphones, ESANN 2013), a subset: {{train}} training windows and 475 test windows of other people (the official split

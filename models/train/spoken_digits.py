@@ -171,7 +171,7 @@ def card(
 Which English digit, zero to nine, was spoken: one microphone at 8 kHz; a decision for each onset of sound, one second
 after a tenth of a second before it.
 
-## Data
+## Data and licence
 
 - Free Spoken Digit Dataset, Zohar Jackson et al., CC BY-SA 4.0 (https://github.com/Jakobovski/free-spoken-digit-dataset):
   {human} training recordings of five speakers, 150 test recordings of the same speakers. Changes: cut, distorted and

@@ -174,6 +174,6 @@ def test_the_second_file_is_checked_before_the_first_plays(tmp_path: Path) -> No
     with pytest.raises(Misconfigured, match=r"b.wav: cannot be opened \(No such file"):
         driver([good, tmp_path / "b.wav"]).open()
     with pytest.raises(Misconfigured, match="path is an empty list"):
-        driver(()).open()
+        driver([]).open()
     with pytest.raises(Misconfigured, match="cannot be opened"):
         driver(tmp_path).open()
