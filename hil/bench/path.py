@@ -1,10 +1,13 @@
 """A captured audio sample until its result is durable, in a real ``axond run`` at real pace; start-up and memory."""
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from agent.cli.command import CommandError
 from agent.status import StatusUnavailable, ask
@@ -14,6 +17,10 @@ from models.speech import SpeechUnavailable
 FIRST_RESULT_TIMEOUT_S = 30.0
 IDLE_SETTLE_S = 3.0
 POLL_S = 0.01
+LEAD_IN_S = 0.15
+"""Somebody speaks as soon as we listen, so that the time to the first result is ours."""
+FSYNCS = 300
+ROW_BYTES = 4096
 
 
 def measure(seconds: float) -> dict[str, Any]:
@@ -21,13 +28,14 @@ def measure(seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="axond-bench-") as scratch:
         folder = Path(scratch)
         try:
-            words = stimuli.digits(max(seconds, 10.0), seed=3)
+            words = stimuli.digits(max(seconds, 10.0), seed=3, lead_in_s=LEAD_IN_S)
         except SpeechUnavailable as error:
             raise CommandError(str(error)) from error
         wav = folder / "words.wav"
         stimuli.write_wav(words, wav)
         numbers: dict[str, Any] = {"speech": words.source}
         numbers |= _live(folder, _config(folder / "live", wav), seconds)
+        numbers |= _disk(folder / "disk")
         numbers |= {
             f"{key}_without_model": value for key, value in _idle(folder, _config(folder / "bare", None)).items()
         }
@@ -94,6 +102,20 @@ def _idle(folder: Path, config: Path) -> dict[str, Any]:
             "idle_pss_mib": _pss_mib(agent.pid),
             "idle_cpu_share_of_a_core": round((_cpu_s(agent.pid) - cpu_s) / IDLE_SETTLE_S, 4),
         }
+
+
+def _disk(path: Path) -> dict[str, float]:
+    """The baseline of "durable": append a page to a file and fsync it, on the same disk, just after."""
+    took_ns = []
+    with path.open("wb") as file:
+        for _ in range(FSYNCS):
+            start_ns = time.perf_counter_ns()
+            file.write(b"x" * ROW_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+            took_ns.append(time.perf_counter_ns() - start_ns)
+    p50, p99 = np.percentile(took_ns, (50, 99)) / 1e6
+    return {"bare_fsync_p50_ms": round(float(p50), 3), "bare_fsync_p99_ms": round(float(p99), 3)}
 
 
 def _ask(state: Path) -> dict[str, Any] | None:
