@@ -278,11 +278,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     try:
         openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca"
-        )
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
     except FileNotFoundError:
         pytest.skip("openssl is not installed")
-    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    # Python 3.13 takes RFC 5280 at its word and wants these extensions.
+    extensions = "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    (folder / "names").write_text(extensions)
     for name in ("localhost", "d1"):
         openssl(
             "req",
