@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -39,6 +40,9 @@ def _load(name: str) -> Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    # Whatever a command holds (children, folders) is given back, however it is asked to end.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     arguments = list(sys.argv[1:] if argv is None else argv)
     names = _commands()
     parser = argparse.ArgumentParser(
@@ -61,20 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as error:
         return EXIT_USAGE if error.code else 0
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Do what was asked; whatever goes wrong is one sentence and an exit code."""
     try:
         code: int = options.run(options)
         sys.stdout.flush()
-        return code
-    except (ConfigError, Misconfigured) as error:
-        return _say(error, EXIT_CONFIG)
-    except (CommandError, DriverError, ModelError) as error:
-        return _say(error, EXIT_FAILED)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing more to say, also not at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        code = EXIT_FAILED
+    except (ConfigError, Misconfigured) as error:
+        code = _say(error, EXIT_CONFIG)
+    except (CommandError, DriverError, ModelError, OSError) as error:
+        code = _say(error, EXIT_FAILED)
     except KeyboardInterrupt:
-        return 130
+        code = 130
+    return code
 
 
 def _say(error: Exception, code: int) -> int:

@@ -1,20 +1,21 @@
 """The one composition root: builds the parts of the agent, wires them, starts and stops them in order."""
 
+import errno
 import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
-from typing import Any
 
 from agent.capture import Capture
 from agent.composition import open_bundles
 from agent.config import Config, UplinkTable
-from agent.errors import EXIT_OK, ConfigError
+from agent.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from agent.mailbox import Mailbox
-from agent.mqtt import Broker, PahoLink
+from agent.mqtt import Broker, PahoLink, default_port
 from agent.notify import notify
 from agent.outbox import Outbox
+from agent.outbox_group import Queued
 from agent.outbox_store import OutboxLimits
 from agent.pipeline import Pipeline, ReportPolicy
 from agent.realtime import settle
@@ -27,12 +28,13 @@ from agent.worker import Worker
 from drivers.packet import SensorInfo
 from models.bundle import Bundle
 
-STOP_CAPTURE_S = 1.5
-STOP_PIPELINES_S = 1.5
-DRAIN_S = 2.5
-STOP_UPLINK_S = 2.0
-STOP_OUTBOX_S = 1.5
-"""Together under the 10 s that a stop may take."""
+STOP_CAPTURE_S = 1.0
+STOP_PIPELINES_S = 1.0
+DRAIN_S = 1.5
+STOP_UPLINK_S = 2.6
+STOP_OUTBOX_S = 3.0
+STOP_STATUS_S = 0.6
+"""Together under the 10 s that a stop may take. The outbox has most: what it cannot write is lost."""
 OUTBOX_OPEN_S = 10.0
 WATCH_S = 1.0
 
@@ -73,6 +75,9 @@ class App:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                _log.error("%s cannot be made: %s; make room or replace the disk", state_dir, error.strerror)
+                return EXIT_FAILED
             raise ConfigError(
                 f"{self._config.path}: device.state_dir: cannot make {state_dir} ({error.strerror}); "
                 "name a folder that this user may write"
@@ -96,6 +101,9 @@ class App:
         if supervisor.ended.is_set():
             _log.error("axond ends: %s", supervisor.exit_reason)
             return supervisor.exit_code
+        if self._outbox.unwritten:
+            _log.error("%d results are lost: the outbox could not be written", self._outbox.unwritten)
+            return EXIT_FAILED
         return EXIT_OK
 
     def _pipeline(self, name: str, bundle: Bundle, info: SensorInfo, mailbox: Mailbox) -> Pipeline:
@@ -106,7 +114,7 @@ class App:
     def _make_uplink(self, table: UplinkTable) -> Uplink:
         broker = Broker(
             host=table.host,
-            port=table.port,
+            port=table.port or default_port(table.ca_file),
             username=table.username or "",
             password_file=table.password_file,
             ca_file=table.ca_file,
@@ -126,12 +134,11 @@ class App:
             metrics_interval_s=table.metrics_interval_s,
         )
 
-    def _durable(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+    def _durable(self, rows: Sequence[Queued]) -> None:
         """On the outbox's thread, after each commit."""
         now_ns = time.monotonic_ns()
-        for payload in payloads:
-            for pipeline in self._parts.pipelines.values():
-                pipeline.latency.durable(payload["t_ns"], now_ns)
+        for row in rows:
+            self._parts.pipelines[row.stream].latency.durable(row.payload["t_ns"], now_ns)
 
     def _wait_open(self, stop: Event) -> None:
         deadline_s = time.monotonic() + OUTBOX_OPEN_S
@@ -153,7 +160,7 @@ class App:
                 _log.info("%d results are not acknowledged yet; they stay in the outbox", self._outbox.depth().rows)
             late += self._supervisor.stop(lambda worker: worker is parts.uplink, STOP_UPLINK_S)
         late += self._supervisor.stop(lambda worker: worker is self._outbox, STOP_OUTBOX_S)
-        late += self._supervisor.stop(lambda worker: worker is self._status, STOP_OUTBOX_S)
+        late += self._supervisor.stop(lambda worker: worker is self._status, STOP_STATUS_S)
         if late:
             _log.warning("stopped without waiting longer for %s", ", ".join(late))
 

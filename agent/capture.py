@@ -10,6 +10,7 @@ from typing import Any
 from agent.mailbox import Mailbox
 from agent.outage import Backoff, Outage
 from drivers.base import Driver, EndOfInput, Unavailable
+from drivers.packet import Packet
 
 READ_TIMEOUT_S = 0.5
 RETRY_FIRST_S = 0.25
@@ -44,6 +45,7 @@ class Capture:
         self.driver = driver
         self.info = SensorState()
         self._mailboxes = mailboxes
+        self._end_ns: int | None = None
         self.outage = Outage(logging.getLogger(__name__), f"sensor {driver.name} works again")
 
     @property
@@ -64,7 +66,6 @@ class Capture:
             except Unavailable as error:
                 self.info.state = "missing"
                 self.info.rate_hz = 0.0
-                self.info.reopened += 1
                 self.outage.failed(f"{self.name.partition(':')[2]}: {error}")
                 stop.wait(backoff.next_s())
             finally:
@@ -87,8 +88,7 @@ class Capture:
                 continue
             if first:
                 first = False
-                state.state, state.since_ns = "live", packet.t0_ns
-                self.outage.over()
+                self._begin(packet)
                 backoff.reset()
             for mailbox in self._mailboxes:
                 mailbox.put(packet, now_ns)
@@ -96,3 +96,14 @@ class Capture:
             state.samples += len(packet.data)
             span_samples += len(packet.data)
             state.lost += packet.lost
+            self._end_ns = packet.t0_ns + packet.dt_ns * len(packet.data)
+
+    def _begin(self, packet: Packet) -> None:
+        """The first packet since an open; what a live sensor measured while it was away is lost, and counted."""
+        state = self.info
+        state.state, state.since_ns = "live", packet.t0_ns
+        self.outage.over()
+        if self._end_ns is not None:
+            state.reopened += 1
+            if self.driver.live and packet.dt_ns:
+                state.lost += max(0, round((packet.t0_ns - self._end_ns) / packet.dt_ns))

@@ -6,12 +6,13 @@ import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import ConfigError
-from drivers.base import Driver, DriverConfig, Misconfigured
+from agent.topics import ROOT, ROOT_PATTERN
+from drivers.base import ConfigPath, Driver, DriverConfig, Misconfigured
 from drivers.registry import driver_class
 
 if sys.version_info >= (3, 11):
@@ -24,18 +25,22 @@ NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _host_id() -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", platform.node().lower()).strip("-_") or "device"
 
 
+Files: TypeAlias = list[tuple[Path, dict[str, Any]]]
+"""The main file and the drop-ins, in the order in which they are merged."""
+
+
 class DeviceTable(_Table):
     """``[device]``."""
 
     id: str = Field(default_factory=_host_id, pattern=NAME)
-    state_dir: Path = Path("/var/lib/axond")
+    state_dir: ConfigPath = Path("/var/lib/axond")
     """Outbox, models that the fleet sent, control socket. One agent per folder."""
     region: str = Field(default="default", pattern=NAME)
 
@@ -59,16 +64,17 @@ class OutboxTable(_Table):
 class UplinkTable(_Table):
     """``[uplink]``; without this table results stay in the outbox."""
 
-    host: str
-    port: int = Field(default=1883, ge=1, le=65535)
-    topic_root: str = Field(default="axond/v1", pattern=r"^[a-z0-9_-]+(/[a-z0-9_-]+)*$")
+    host: str = Field(min_length=1)
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Default: 1883, with TLS (``ca_file``) 8883."""
+    topic_root: str = Field(default=ROOT, pattern=f"^{ROOT_PATTERN}$")
     ack: Literal["hub", "broker"] = "hub"
     metrics_interval_s: float = Field(default=60.0, ge=1)
-    username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    username: str | None = Field(default=None, min_length=1)
+    password_file: ConfigPath | None = None
+    ca_file: ConfigPath | None = None
+    cert_file: ConfigPath | None = None
+    key_file: ConfigPath | None = None
 
 
 class LogTable(_Table):
@@ -121,25 +127,50 @@ class Config:
 
 def load(path: Path) -> Config:
     """Read ``path`` and the drop-ins ``<path>.d/*.toml`` (later names win). Raises ConfigError."""
-    document = _read(path)
-    for drop_in in sorted(path.with_name(path.name + ".d").glob("*.toml")):
-        document = _merge(document, _read(drop_in))
+    files = [(file, _read(file)) for file in (path, *_drop_ins(path))]
+    document: dict[str, Any] = {}
+    for _, part in files:
+        document = _merge(document, part)
     try:
         parsed = _Document.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(_sentence(path, "", error, _Document)) from error
+        raise ConfigError(_sentence(files, "", error, _Document)) from error
     for table, names in (("sensors", parsed.sensors), ("pipelines", parsed.pipelines)):
         for name in names:
-            if not re.match(NAME, name):
+            if not re.fullmatch(NAME, name):
+                shown = name.encode("unicode_escape").decode()
                 raise ConfigError(
-                    f"{path}: {table}.{name}: a name has 1 to 63 of a-z, 0-9, '_' and '-', a letter or digit first"
+                    f"{path}: {table}.{shown}: a name has 1 to 63 of a-z, 0-9, '_' and '-', a letter or digit first"
                 )
-    sensors = {name: _sensor(path, name, table) for name, table in parsed.sensors.items()}
+    sensors = {name: _sensor(files, name, table) for name, table in parsed.sensors.items()}
     for name, pipeline in parsed.pipelines.items():
         _check_pipeline(path, name, pipeline, list(sensors))
     if parsed.uplink:
         _check_uplink(path, parsed.uplink)
     return Config(path, parsed.device, sensors, parsed.pipelines, parsed.outbox, parsed.uplink, parsed.log)
+
+
+def _drop_ins(path: Path) -> list[Path]:
+    folder = path.with_name(path.name + ".d")
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix == ".toml")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _origin(files: Files, keys: tuple[int | str, ...]) -> Path:
+    """The file that said last what stands at ``keys``; the main file for what nobody said."""
+    for file, document in reversed(files):
+        at: Any = document
+        for key in keys:
+            at = at.get(key, at) if isinstance(at, dict) and key in at else None
+            if at is None or not isinstance(at, dict):
+                break
+        if at is not None:
+            return file
+    return files[0][0]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -162,8 +193,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _sensor(path: Path, name: str, table: dict[str, Any]) -> Sensor:
+def _sensor(files: Files, name: str, table: dict[str, Any]) -> Sensor:
     where = f"sensors.{name}"
+    path = _origin(files, ("sensors", name))
     settings = dict(table)
     kind = settings.pop("driver", None)
     if not isinstance(kind, str):
@@ -175,7 +207,7 @@ def _sensor(path: Path, name: str, table: dict[str, Any]) -> Sensor:
     try:
         return Sensor(name, kind, driver, driver.Config.model_validate(settings))
     except ValidationError as error:
-        raise ConfigError(_sentence(path, where, error, driver.Config)) from error
+        raise ConfigError(_sentence(files, where, error, driver.Config)) from error
 
 
 def _check_pipeline(path: Path, name: str, pipeline: PipelineTable, sensors: list[str]) -> None:
@@ -196,13 +228,17 @@ def _check_uplink(path: Path, uplink: UplinkTable) -> None:
         raise ConfigError(f"{path}: uplink: cert_file, key_file and ca_file go together")
     for key in ("password_file", "ca_file", "cert_file", "key_file"):
         file: Path | None = getattr(uplink, key)
-        if file and not file.is_file():
-            raise ConfigError(f"{path}: uplink.{key}: no file {file}")
+        try:
+            if file:
+                file.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"{path}: uplink.{key}: {file} cannot be read ({error.strerror})") from error
 
 
-def _sentence(path: Path, prefix: str, error: ValidationError, model: type[BaseModel]) -> str:
+def _sentence(files: Files, prefix: str, error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem as one sentence with its key path and value."""
     problem = error.errors()[0]
+    path = _origin(files, (*(prefix.split(".") if prefix else ()), *problem["loc"]))
     keys = [prefix, *map(str, problem["loc"])]
     where = ".".join(key for key in keys if key)
     if problem["type"] == "extra_forbidden":

@@ -15,7 +15,7 @@ class Latency:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._open: dict[int, tuple[int, ...]] = {}
+        self._open: dict[object, tuple[int, ...]] = {}
         self._stages_ns: npt.NDArray[np.int64] = np.zeros((KEPT, len(STAGES)), np.int64)
         self.count = 0
 
@@ -27,7 +27,7 @@ class Latency:
                 self._open.pop(next(iter(self._open)))
             self._open[t0_ns] = times_ns
 
-    def durable(self, t0_ns: int, now_ns: int) -> None:
+    def durable(self, t0_ns: object, now_ns: int) -> None:
         """The result of the window that began at ``t0_ns`` is committed."""
         with self._lock:
             times = self._open.pop(t0_ns, None)
@@ -42,17 +42,15 @@ class Latency:
             return kept
 
     def summary(self) -> dict[str, float]:
-        """Milliseconds: p50 and p99 of the whole way, and of all that is neither sensor nor backend."""
+        """Milliseconds: p50 and p99 of the whole way, of all that is neither sensor nor backend, and of each stage."""
         stages = self.stages_ns() / 1e6
         if not len(stages):
             return {}
-        total = stages.sum(axis=1)
-        overhead = total - stages[:, STAGES.index("sensor")] - stages[:, STAGES.index("backend")]
-        p = np.percentile
+        ours = [i for i, name in enumerate(STAGES) if name not in ("sensor", "backend")]
+        spans = {"": stages.sum(axis=1), "overhead_": stages[:, ours].sum(axis=1)}
+        spans |= {f"{name}_": stages[:, i] for i, name in enumerate(STAGES)}
         return {
-            "p50_ms": round(float(p(total, 50)), 3),
-            "p99_ms": round(float(p(total, 99)), 3),
-            "overhead_p50_ms": round(float(p(overhead, 50)), 3),
-            "overhead_p99_ms": round(float(p(overhead, 99)), 3),
-            "backend_p50_ms": round(float(p(stages[:, STAGES.index("backend")], 50)), 3),
+            f"{name}p{percent}_ms": round(float(np.percentile(values, percent)), 3)
+            for name, values in spans.items()
+            for percent in (50, 99)
         }

@@ -36,8 +36,6 @@ class JournalHandler(logging.Handler):
         super().__init__()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._path = path
-        self.lost = 0
-        """Records that no journal took."""
 
     def emit(self, record: logging.LogRecord) -> None:
         fields = {
@@ -57,17 +55,23 @@ class JournalHandler(logging.Handler):
         try:
             self._socket.sendto(data, self._path)
         except OSError:  # no journal, or it is restarting
-            self.lost += 1
+            sys.stderr.write(f"{record.levelname} {self.format(record)}\n")
 
     def close(self) -> None:
         self._socket.close()
         super().close()
 
 
+def _stderr_is_journal() -> bool:
+    """As systemd.exec(5) says: the variable may be inherited by a process whose output goes elsewhere."""
+    status = os.fstat(2)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 def set_up(level: str, kind: LogFormat) -> None:
     """Send the logs of the whole process where they belong, replacing earlier handlers."""
     if kind == "auto":
-        kind = "journal" if os.environ.get("JOURNAL_STREAM") else "text" if sys.stderr.isatty() else "json"
+        kind = "journal" if _stderr_is_journal() else "text" if sys.stderr.isatty() else "json"
     handler: logging.Handler = JournalHandler() if kind == "journal" else logging.StreamHandler()
     if kind == "json":
         handler.setFormatter(_JsonLines())

@@ -7,6 +7,7 @@ post, nothing else. Topic aliases are not used: with a reconnect they end in pro
 
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Broker:
     """Where the broker is and how to log in. Secrets are files, read at each connection."""
 
     host: str
-    port: int = 1883
+    port: int
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
@@ -55,6 +56,11 @@ class Broker:
 
     def __str__(self) -> str:
         return f"broker {self.host}:{self.port}"
+
+
+def default_port(ca_file: Path | None) -> int:
+    """IANA's ports of MQTT and of MQTT over TLS."""
+    return 8883 if ca_file else 1883
 
 
 class PahoLink:
@@ -204,40 +210,44 @@ class _Connection:
                 clean_start=not self._persistent_s,
                 properties=properties,
             )
-        except (OSError, ValueError) as error:
+            if self._closed:
+                return
+            self.client.loop_start()
+            if not self._answered.wait(CONNACK_S):
+                self._end(f"{self._broker} accepted the connection but did not answer in {CONNACK_S:.0f} s")
+            elif self._refusal is not None:
+                self._end(self._refusal)
+            elif not self._closed:
+                self._subscribe()
+                self._publish_birth()
+                with self._lock:
+                    if not self._over:
+                        self._post(Connected(self._receive_max))
+        except (OSError, ValueError, RuntimeError) as error:
             self._end(_unreachable(self._broker, error))
-            return
-        if self._closed:
-            return
-        self.client.loop_start()
-        if not self._answered.wait(CONNACK_S):
-            self._end(f"{self._broker} accepted the connection but did not answer in {CONNACK_S:.0f} s")
-        elif self._refusal is not None:
-            self._end(self._refusal)
-        elif not self._closed:
-            self._subscribe()
-            self._publish_birth()
-            with self._lock:
-                if not self._over:
-                    self._post(Connected(self._receive_max))
 
     def _subscribe(self) -> None:
         """Returns when the broker has them: what is sent to us from then on arrives."""
         if not self._birth.subscriptions:
             return
         self.client.subscribe([(topic, 1) for topic in self._birth.subscriptions])
+        end_s = time.monotonic() + CONNACK_S
         while not (self._subscribed.wait(0.25) or self._over or self._closed):
-            continue
+            if time.monotonic() > end_s:
+                self._end(f"{self._broker} did not confirm the subscription in {CONNACK_S:.0f} s")
         if self._unheard:
             self._end(f"{self._broker} does not let this user listen to {', '.join(self._birth.subscriptions)}")
 
     def _publish_birth(self) -> None:
         """One message after the other, so that even a broker with a window of one is not overrun."""
+        end_s = time.monotonic() + CONNACK_S
         for message in self._birth.messages:
             born = self.publish(_BIRTH_SEQ, message)
             try:
                 while not (born.is_published() or self._over or self._closed):
                     born.wait_for_publish(0.25)
+                    if time.monotonic() > end_s:
+                        self._end(f"{self._broker} did not acknowledge the birth message in {CONNACK_S:.0f} s")
             except (RuntimeError, ValueError):  # the connection is gone; that is posted anyway
                 return
 
@@ -327,7 +337,7 @@ def _pairs(properties: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(str(name), str(value)) for name, value in properties.items()]
 
 
-def _unreachable(broker: Broker, error: OSError | ValueError) -> str:
+def _unreachable(broker: Broker, error: OSError | ValueError | RuntimeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{broker} shows a certificate that is not trusted: {error.verify_message}; check ca_file and host"
     if isinstance(error, ssl.SSLError):

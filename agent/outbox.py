@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Event, Lock
@@ -33,7 +33,7 @@ BURST_S = 1.0
 SETTLE_LINGER_S = 1.0
 """Deletions wait this long for new rows to share their transaction: one write to the flash instead of two."""
 SETTLE_RECORDS = 256
-FLUSH_S = 5.0
+FLUSH_S = 2.0
 _TICK_S = 0.2
 
 
@@ -50,7 +50,7 @@ class Outbox:
         boot: str,
         limits: OutboxLimits | None = None,
         clock: Clock | None = None,
-        on_durable: Callable[[Sequence[Mapping[str, int | float | str | None]]], None] | None = None,
+        on_durable: Callable[[Sequence[Queued]], None] | None = None,
     ) -> None:
         self.boot = boot
         """Changes only when a damaged file had to be set aside: the numbers in it must not be used twice."""
@@ -181,8 +181,8 @@ class Outbox:
 
     def run(self, stop: Event, beat: Callable[[], None]) -> None:
         """Opens the file, commits until ``stop``, then commits the rest. ``ConfigError`` if the file cannot be ours."""
-        with claimed(self._path):
-            store = self._open(stop, beat)
+        with ExitStack() as claim:
+            store = self._open(stop, beat) if self._claim(claim, stop, beat) else None
             if store is None:
                 self._tell_unwritten()
                 return
@@ -201,6 +201,17 @@ class Outbox:
                     self.opened.clear()
                     with self._lock:
                         self._leases = Leases()
+
+    def _claim(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> bool:
+        """Takes the lock; waits for a disk that has no room for it. False if stopped meanwhile."""
+        while not stop.is_set():
+            try:
+                claim.enter_context(claimed(self._path))
+                return True
+            except OSError as error:
+                self._disk.failed(f"outbox {self._path} cannot be opened: {error.strerror}; results wait in memory")
+                rest(self._backoff.next_s(), stop, beat)
+        return False
 
     def _oldest_age_s(self) -> float:
         now_us, now_ns = now(self._clock)
@@ -332,7 +343,7 @@ class Outbox:
             self._on_ready()
         self._tell(bool(gone.rows))
         if group.rows and self._on_durable is not None:
-            self._on_durable([row.payload for row in group.rows])
+            self._on_durable(group.rows)
 
     def _evict(self, rows_by_key: Mapping[Key, int]) -> None:
         for key, rows in rows_by_key.items():
@@ -377,6 +388,9 @@ class Outbox:
         """Commits what is left; a disk that refuses is given a few seconds."""
         end_s = time.monotonic() + FLUSH_S
         self._flushing = True
+        # Whatever the back-off had come to: room may just have been made, and there is no later.
+        self._retry_at_s = 0.0
+        self._backoff = Backoff(0.1, 0.3)
         leases = self._leases
         while time.monotonic() < end_s:
             if not (self._queue or self._held or leases.settled or leases.given_up or self._touched):
@@ -385,6 +399,11 @@ class Outbox:
             self._step(store)
         self._tell_unwritten()
 
+    @property
+    def unwritten(self) -> int:
+        """Results that wait in memory to be committed; after ``run`` has returned they are lost."""
+        return len(self._queue) + len(self._busy)
+
     def _tell_unwritten(self) -> None:
-        if waiting := len(self._queue) + len(self._busy):
-            log.error("outbox %s: %d results could not be written before the stop", self._path, waiting)
+        if self.unwritten:
+            log.error("outbox %s: %d results could not be written before the stop", self._path, self.unwritten)

@@ -57,6 +57,8 @@ class PipelineState:
     reported: int = 0
     lost_samples: int = 0
     """Samples missing inside windows that were inferred all the same."""
+    given_up_samples: int = 0
+    """Samples of begun windows that a long gap ended before they were whole."""
     last: Inference | None = None
 
 
@@ -104,6 +106,7 @@ class Pipeline:
                 taken_ns = time.monotonic_ns()
                 for inference in session.push(packet):
                     self._report(inference, arrived_ns, taken_ns)
+                self.info.given_up_samples = session.given_up_samples
         finally:
             backend.close()
 
@@ -131,7 +134,8 @@ class Pipeline:
         if self._policy.wants(inference):
             state.reported += 1
             times = (inference.last_ns, arrived_ns, taken_ns, inference.encoded_ns, inference.inferred_ns)
-            self.latency.inferred(inference.t0_ns, times)
+            if inference.last_ns <= arrived_ns:  # a file at full speed is ahead of its own time
+                self.latency.inferred(inference.t0_ns, times)
             self._sink(self._payload(inference))
 
     def _payload(self, inference: Inference) -> dict[str, int | float | str]:

@@ -29,14 +29,16 @@ class Parts:
 def health(parts: Parts) -> dict[str, Any]:
     """``state`` (ok, degraded, failed), ``reasons`` by part, and a ``summary`` in one line."""
     failed = parts.supervisor.health()
-    degraded = {f"sensor {n}": c.outage.sentence for n, c in parts.captures.items() if c.outage.sentence}
+    # Each sentence is read once: its owner may clear it at any moment.
+    sentences: list[tuple[str, str | None]] = [("outbox", parts.outbox.trouble)]
     for name, capture in parts.captures.items():
-        degraded.update({f"sensor {name} {key}": note for key, note in dict(capture.driver.counters.notes).items()})
-    degraded |= {f"pipeline {n}": p.outage.sentence for n, p in parts.pipelines.items() if p.outage.sentence}
-    if parts.outbox.trouble:
-        degraded["outbox"] = parts.outbox.trouble
-    if parts.uplink and not parts.uplink.state().connected:
-        degraded["uplink"] = parts.uplink.state().error or "not connected yet"
+        sentences.append((f"sensor {name}", capture.outage.sentence))
+        sentences += [(f"sensor {name} {key}", note) for key, note in dict(capture.driver.counters.notes).items()]
+    sentences += [(f"pipeline {name}", pipeline.outage.sentence) for name, pipeline in parts.pipelines.items()]
+    if parts.uplink:
+        uplink = parts.uplink.state()
+        sentences.append(("uplink", uplink.error or (None if uplink.connected else "not connected yet")))
+    degraded = {part: sentence for part, sentence in sentences if sentence}
     state = "failed" if failed else "degraded" if degraded else "ok"
     reasons = {**failed, **degraded}
     return {"state": state, "reasons": reasons, "summary": "; ".join([state, *reasons.values()])[:200]}
@@ -115,6 +117,7 @@ def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
         "inferences": pipeline.info.inferences,
         "reported": pipeline.info.reported,
         "lost_samples": pipeline.info.lost_samples,
+        "given_up_samples": pipeline.info.given_up_samples,
         "latency": pipeline.latency.summary(),
         "last": {"label": last.label, "score": last.score, "start_ns": last.t0_ns, "stop_ns": last.end_ns}
         if last

@@ -94,8 +94,12 @@ class Supervisor:
             try:
                 worker.run(running.stop, running.beat)
                 return
-            except (Misconfigured, ConfigError, BadModel) as error:
+            except (Misconfigured, ConfigError) as error:
                 self._end(EXIT_CONFIG, f"{worker.name}: {error}")
+                return
+            except BadModel as error:
+                running.parked = f"its model is given up: {error}"
+                _log.error("%s: %s", worker.name, running.parked)
                 return
             except Exception as error:  # noqa: BLE001 - the one place: whatever a worker dies of is reported
                 now_s = time.monotonic()

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 ROOT = "axond/v1"
+ROOT_PATTERN = r"[a-z0-9_-]+(/[a-z0-9_-]+)*"
 NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
 """A device id, boot id or stream name; use with ``NAME.match``."""
 

@@ -87,7 +87,7 @@ class Uplink:
     """A ``Worker``. Everything happens on its thread; ``state`` and ``publish`` may be called from any."""
 
     name = "uplink"
-    critical = False
+    critical = True
 
     def __init__(
         self,

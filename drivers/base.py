@@ -1,9 +1,10 @@
 """The contract of every driver, and the three errors that tell the runtime what to do."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from pathlib import Path
+from typing import Annotated, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from drivers.packet import Packet, SensorCounters, SensorInfo
 
@@ -24,10 +25,20 @@ class Misconfigured(DriverError):
     """Trying again cannot help; a person must change the configuration (exit 78 at start)."""
 
 
-class DriverConfig(BaseModel):
-    """Base of every driver's own table in the TOML; unknown keys are errors."""
+def _without_nul(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path has no NUL characters")
+    return path
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+ConfigPath = Annotated[Path, Field(strict=False), AfterValidator(_without_nul)]
+"""A path in a driver's table: TOML has no paths, so this one type is made of a string."""
+
+
+class DriverConfig(BaseModel):
+    """Base of every driver's own table in the TOML; unknown keys and other types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 C = TypeVar("C", bound=DriverConfig)
@@ -48,7 +59,7 @@ class Driver(ABC, Generic[C]):
 
     @property
     def live(self) -> bool:
-        """True: samples are lost if nobody takes them in time. False: a source that waits, like a file at full speed."""
+        """True: what nobody takes in time is lost. False: a source that waits, like a file at full speed."""
         return True
 
     @abstractmethod

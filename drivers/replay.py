@@ -1,18 +1,17 @@
 """A recording as a sensor: the packets of a ``drivers.recording`` file, at their own pace or at full speed."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy.typing as npt
 
 from drivers import recording
-from drivers.base import Driver, DriverConfig, EndOfInput
+from drivers.base import ConfigPath, Driver, DriverConfig, EndOfInput
 from drivers.lib.pace import Pace, Pacer
 from drivers.packet import EVENT, Packet, SensorInfo
 
 
 class ReplayConfig(DriverConfig):
-    path: Path
+    path: ConfigPath
     pace: Pace = "real"
     loop: bool = False
 

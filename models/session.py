@@ -25,6 +25,11 @@ class Session:
         self._labels = bundle.manifest.labels
         self._temperature = bundle.manifest.temperature
 
+    @property
+    def given_up_samples(self) -> int:
+        """Samples of begun windows that a long gap ended before they were whole."""
+        return self._windower.given_up
+
     def push(self, packet: Packet) -> Iterator[Inference]:
         """Take a packet; yield the inference of each window that it completes."""
         for window in self._windower.push(packet):

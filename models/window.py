@@ -254,4 +254,5 @@ class Windower:
 
 def _level(amplitude: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Level in whole steps of 1/1000 dB re full scale."""
-    return np.rint(20 * _STEPS_PER_DB * np.log10(np.maximum(amplitude, 1e-12))).astype(np.int64)
+    steps: npt.NDArray[np.float64] = np.rint(20 * _STEPS_PER_DB * np.log10(np.maximum(amplitude, 1e-12)))
+    return steps.astype(np.int64)

@@ -5,6 +5,7 @@ import argparse
 from agent import config
 from agent.cli.command import Command, add_config, add_json, print_json
 from agent.composition import open_bundles
+from agent.mqtt import default_port
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +16,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     bundles = open_bundles(settings)
+    uplink = settings.uplink
     facts = {
         "config": str(settings.path),
         "device": settings.device.id,
         "sensors": {name: sensor.kind for name, sensor in settings.sensors.items()},
         "pipelines": {name: bundle.id for name, bundle in bundles.items()},
-        "uplink": f"{settings.uplink.host}:{settings.uplink.port}" if settings.uplink else None,
+        "uplink": f"{uplink.host}:{uplink.port or default_port(uplink.ca_file)}" if uplink else None,
     }
     if options.json:
         print_json(facts)

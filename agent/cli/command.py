@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 PIPE_WIDTH = 200
 DEFAULT_CONFIG = Path("/etc/axond/axond.toml")
@@ -51,7 +52,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def print_json(document: Any) -> None:
     """Write ``document`` to standard output."""
-    json.dump(document, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    json.dump(document, sys.stdout, indent=1, default=str)
     sys.stdout.write("\n")
 
 
@@ -61,6 +62,25 @@ def console(*, stderr: bool = False) -> "Console":
 
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, highlight=False, soft_wrap=not terminal, width=None if terminal else PIPE_WIDTH)
+
+
+def cells(*values: object) -> list["Text"]:
+    """Cells of a table, as they are: what a device or a file says is no markup."""
+    from rich.text import Text
+
+    return [Text(str(value).encode("utf-8", "replace").decode()) for value in values]
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number between two bounds."""
+
+    def convert(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    return convert
 
 
 def positive(text: str) -> float:

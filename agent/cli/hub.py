@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import re
 import signal
 import sqlite3
 import sys
@@ -13,9 +15,9 @@ from threading import Event
 from rich.table import Table
 
 from agent import log, wire
-from agent.cli.command import Command, CommandError, add_json, console, print_json
+from agent.cli.command import Command, CommandError, add_json, cells, console, print_json, whole
 from agent.hub.store import HubStore
-from agent.topics import ROOT
+from agent.topics import ROOT, ROOT_PATTERN
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--db", type=Path, required=True, metavar="FILE", help="the hub's SQLite file")
         action.set_defaults(act=act)
     run.add_argument("--host", default="127.0.0.1", help="broker (default: 127.0.0.1)")
-    run.add_argument("--port", type=int, help="broker's port (default: 1883, with TLS 8883)")
+    run.add_argument("--port", type=whole(1, 65535), help="broker's port (default: 1883, with TLS 8883)")
     run.add_argument("--topic-root", default=ROOT, help=f"default: {ROOT}")
     run.add_argument("--client-id", default="axond-hub", help="default: axond-hub; one per running hub")
     run.add_argument("--username")
@@ -39,7 +41,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--log-format", choices=("auto", "text", "json", "journal"), default="auto")
     results.add_argument("--device", required=True)
     results.add_argument("--stream", help="default: all")
-    results.add_argument("--limit", type=int, default=100, help="newest of each stream (default: 100)")
+    results.add_argument("--limit", type=whole(1, 10**9), default=100, help="newest of each stream (default: 100)")
     ledger.add_argument("--device", help="default: all")
     for action in (devices, results, ledger):
         add_json(action)
@@ -49,23 +51,29 @@ def _run(options: argparse.Namespace) -> int:
     try:
         code: int = options.act(options)
     except (sqlite3.Error, OSError, wire.WireError) as error:
-        raise CommandError(f"hub store {options.db}: {error}") from error
+        raise CommandError(str(error) if isinstance(error, OSError) else f"hub store {options.db}: {error}") from error
     return code
 
 
 def _serve(options: argparse.Namespace) -> int:
     from agent.hub.service import Hub
-    from agent.mqtt import Broker
+    from agent.mqtt import Broker, default_port
 
     log.set_up("info", options.log_format)
     for file in (options.password_file, options.ca_file, options.cert_file, options.key_file):
-        if file and not file.is_file():
-            raise CommandError(f"no file {file}")
+        if file:
+            file.open("rb").close()
+    if not re.fullmatch(ROOT_PATTERN, options.topic_root):
+        raise CommandError(
+            f"--topic-root {options.topic_root!r}: expected levels of a-z, 0-9, '_' and '-' with '/' between"
+        )
+    if not options.host or not options.client_id:
+        raise CommandError("--host and --client-id must not be empty")
     if (options.username is None) != (options.password_file is None):
         raise CommandError("--username and --password-file go together")
     broker = Broker(
         host=options.host,
-        port=options.port or (8883 if options.ca_file else 1883),
+        port=options.port or default_port(options.ca_file),
         username=options.username or "",
         password_file=options.password_file,
         ca_file=options.ca_file,
@@ -73,7 +81,8 @@ def _serve(options: argparse.Namespace) -> int:
         key_file=options.key_file,
     )
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    os.umask(0o027)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     Hub(broker, options.db, root=options.topic_root, client_id=options.client_id).run(stop)
     return 0
@@ -88,7 +97,7 @@ def _devices(options: argparse.Namespace) -> int:
     table = Table("device", "state", "agent", "boot", "last heard", "rejected messages")
     for d in devices:
         status = {key: str(d.status.get(key, "-")) for key in ("state", "agent", "boot")}
-        table.add_row(d.name, *status.values(), wire.iso_time(d.last_us), str(d.rejected))
+        table.add_row(*cells(d.name, *status.values(), wire.iso_time(d.last_us), d.rejected))
     console().print(table)
     return 0
 
@@ -106,7 +115,7 @@ def _results(options: argparse.Namespace) -> int:
     for row in rows:
         t_us = row.get("t_us")
         captured = wire.iso_time(t_us) if isinstance(t_us, int) else "-"
-        table.add_row(str(row["stream"]), str(row["seq"]), captured, str(row.get("label")), str(row.get("score")))
+        table.add_row(*cells(row["stream"], row["seq"], captured, row.get("label"), row.get("score")))
     console().print(table)
     return 0
 
@@ -121,7 +130,7 @@ def _ledger(options: argparse.Namespace) -> int:
     table = Table("device", "boot", "stream", "stored", "missing", "upto", "came again", "problem")
     for n in lines:
         counts = (n.stored, n.missing, n.upto, n.duplicates)
-        table.add_row(n.device, n.boot, n.stream, *map(str, counts), n.problem or "-")
+        table.add_row(*cells(n.device, n.boot, n.stream, *counts, n.problem or "-"))
     console().print(table)
     return 1 if problems else 0
 

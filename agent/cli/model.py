@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from agent.cli.command import Command, CommandError, add_json, console, print_json
+from agent.cli.command import Command, CommandError, add_json, cells, console, print_json
 from models import datasets
 from models.base import BackendUnavailable, BadModel
 from models.bundle import Bundle
@@ -56,19 +56,14 @@ def _info(options: argparse.Namespace) -> int:
     out = console()
     spec = manifest.input
     out.print(f"[bold]{bundle.id}[/bold]  {bundle.path}")
-    out.print(f"input   {spec.family}, {', '.join(spec.channels)}, {spec.rate_hz:g} Hz")
-    out.print(f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}")
-    out.print(f"encoder {manifest.encoder.get('kind')}")
-    out.print(f"labels  {', '.join(manifest.labels)}")
+    out.print(f"input   {spec.family}, {', '.join(spec.channels)}, {spec.rate_hz:g} Hz", markup=False)
+    out.print(f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}", markup=False)
+    out.print(f"encoder {manifest.encoder.get('kind')}", markup=False)
+    out.print(f"labels  {', '.join(manifest.labels)}", markup=False)
     table = Table("layer", "inputs", "neurons", "recurrent", "neuron")
     for row in layers:
-        table.add_row(
-            str(row["name"]),
-            str(row["inputs"]),
-            str(row["neurons"]),
-            "yes" if row["recurrent"] else "no",
-            str(row["kind"]),
-        )
+        recurrent = "yes" if row["recurrent"] else "no"
+        table.add_row(*cells(row["name"], row["inputs"], row["neurons"], recurrent, row["kind"]))
     out.print(table)
     return 0
 
@@ -138,10 +133,10 @@ def _print_evaluation(bundle: Bundle, facts: dict[str, Any]) -> None:
         f"{facts['no_window']} without a window",
     )
     for name, accuracy in facts["groups"].items():
-        out.print(f"  {name}: {accuracy:.4f}")
+        out.print(f"  {name}: {accuracy:.4f}", markup=False)
     table = Table("true \\ decided", *bundle.manifest.labels)
     for label, row in zip(bundle.manifest.labels, facts["confusion"], strict=True):
-        table.add_row(label, *(str(n) if n else "." for n in row))
+        table.add_row(*cells(label, *(n or "." for n in row)))
     out.print(table)
     out.print(f"{facts['encoder_us']:.0f} us encoder, {facts['backend_us']:.0f} us backend per window (median)")
 

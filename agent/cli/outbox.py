@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from agent import config, wire
-from agent.cli.command import Command, CommandError, add_config, add_json, console, print_json
+from agent.cli.command import Command, CommandError, add_config, add_json, cells, console, print_json
 from agent.cli.status import ledger_line
 from agent.outbox_reader import OutboxUnreadable, records
 from agent.outbox_store import audit
@@ -82,7 +82,7 @@ def _ls(options: argparse.Namespace, path: Path) -> int:
     table = Table("id", "boot", "stream", "seq", "kind", "created", "bytes")
     for row in rows:
         seq = f"{row['seq'][0]}-{row['seq'][1]}"  # type: ignore[index]  # a list of two, made just above
-        table.add_row(*(seq if key == "seq" else str(value) for key, value in row.items()))
+        table.add_row(*cells(*(seq if key == "seq" else value for key, value in row.items())))
     console().print(table)
     return 0
 

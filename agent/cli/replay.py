@@ -11,7 +11,7 @@ from typing import Any
 import soundfile
 
 from agent.cli.command import Command, CommandError, add_json
-from drivers.base import Driver, EndOfInput
+from drivers.base import Driver, EndOfInput, Misconfigured
 from drivers.registry import driver_class
 from models.registry import open_bundle
 from models.select import load_backend
@@ -30,14 +30,20 @@ def _run(options: argparse.Namespace) -> int:
     kind, backend = load_backend(bundle, options.backend)
     with closing(backend):
         for path in options.files:
-            driver = _driver(path)
-            for decision in _decide(Session(bundle, backend, driver.info()), driver):
-                row = {"file": str(path), **decision, "model": bundle.id, "backend": kind}
-                if options.json:
-                    sys.stdout.write(json.dumps(row) + "\n")
-                else:
-                    print(f"{path}  {row['t_s']:9.3f} s  {row['label']:<20} {row['score']:.3f}")
+            try:
+                driver = _driver(path)
+                for decision in _decide(Session(bundle, backend, driver.info()), driver):
+                    _print({"file": str(path), **decision, "model": bundle.id, "backend": kind}, options.json)
+            except Misconfigured as error:  # of a file that was named here, not of a configuration
+                raise CommandError(str(error)) from error
     return 0
+
+
+def _print(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(row) + "\n")
+    else:
+        print(f"{row['file']}  {row['t_s']:9.3f} s  {row['label']:<20} {row['score']:.3f}")
 
 
 def _driver(path: Path) -> Driver[Any]:

@@ -1,6 +1,7 @@
 """``axond run``: the agent itself."""
 
 import argparse
+import os
 import signal
 from threading import Event
 
@@ -14,8 +15,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     # First of all, so that a stop during the imports is a clean one as well.
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
+    os.umask(0o027)
     from agent import config, log
     from agent.app import App
 

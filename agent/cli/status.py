@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import config
-from agent.cli.command import Command, CommandError, add_config, add_json, console, print_json
+from agent.cli.command import Command, CommandError, add_config, add_json, cells, console, print_json
 from agent.status import StatusUnavailable, ask
 
 _COLORS = {"ok": "green", "degraded": "yellow", "failed": "red"}
@@ -44,15 +44,16 @@ def _print(out: Console, facts: dict[str, Any]) -> None:
     out.print(
         f"outbox  {outbox['rows']} results pending, oldest {outbox['oldest_age_s']:.1f} s, {outbox['bytes'] >> 10} KiB",
     )
-    if uplink is None:
-        out.print("uplink  none configured: results stay in the outbox")
-    else:
-        out.print(
-            "uplink  " + ("connected" if uplink["connected"] else f"not connected: {uplink['error']}"),
-            markup=False,
-        )
+    line = "none configured: results stay in the outbox" if uplink is None else uplink_line(uplink)
+    out.print(f"uplink  {line}", markup=False)
+    old = 0
     for key, counts in facts["ledger"].items():
-        out.print(f"ledger  {key}: {ledger_line(counts)}", markup=False)
+        if key.startswith(facts["boot"]) or counts["pending"] or not counts["balanced"]:
+            out.print(f"ledger  {key}: {ledger_line(counts)}", markup=False)
+        else:
+            old += counts["delivered"]
+    if old:
+        out.print(f"ledger  earlier boots: {old} delivered, none pending")
 
 
 def sensor_table(sensors: dict[str, Any]) -> Table:
@@ -62,7 +63,7 @@ def sensor_table(sensors: dict[str, Any]) -> Table:
         problem = s["problem"] or "; ".join(s["notes"].values())
         rate = f"{s['rate_hz']:.1f} Hz" if s["rate_hz"] else "-"
         numbers = (s["samples"], s["lost"], s["dropped"], s["bad_checksum"])
-        table.add_row(name, s["state"], rate, *map(str, numbers), problem)
+        table.add_row(*cells(name, s["state"], rate, *numbers, problem))
     return table
 
 
@@ -72,15 +73,24 @@ def pipeline_table(pipelines: dict[str, Any]) -> Table:
     for name, p in pipelines.items():
         last, latency = p["last"], p["latency"]
         table.add_row(
-            name,
-            p["model"],
-            p["backend"] or p["state"],
-            str(p["inferences"]),
-            last["label"] if last else "-",
-            f"{last['score']:.2f}" if last else "-",
-            *(f"{latency[key]:.1f} ms" if latency else "-" for key in ("p50_ms", "p99_ms")),
+            *cells(
+                name,
+                p["model"],
+                p["backend"] or p["state"],
+                p["inferences"],
+                last["label"] if last else "-",
+                f"{last['score']:.2f}" if last else "-",
+                *(f"{latency[key]:.1f} ms" if latency else "-" for key in ("p50_ms", "p99_ms")),
+            )
         )
     return table
+
+
+def uplink_line(uplink: dict[str, Any]) -> str:
+    """Connected or not, and what is wrong."""
+    if uplink["connected"]:
+        return "connected" + (f", but {uplink['error']}" if uplink["error"] else "")
+    return f"not connected: {uplink['error'] or 'not yet'}"
 
 
 def ledger_line(counts: dict[str, Any]) -> str:

@@ -174,8 +174,13 @@ class Hub:
     def _apply(self, store: HubStore, parsed: _Parsed, answers: _Answers) -> None:
         device = parsed.topic.device if parsed.topic else ""
         if parsed.reason:
-            store.count_rejected(device, parsed.kind)
-            log.warning("rejected a message on %r: %s", parsed.message.topic[:200], parsed.reason[:300])
+            first = store.count_rejected(device, parsed.kind)
+            log.log(
+                logging.WARNING if first else logging.DEBUG,
+                "rejected a message on %r: %s",
+                parsed.message.topic[:200],
+                parsed.reason[:300],
+            )
             self._reject(store, parsed, answers)
         elif parsed.batch is not None:
             batch = parsed.batch
@@ -214,12 +219,16 @@ class Hub:
         self._link.send(next(self._seq), Message(topic, payload, retain=retain, content_type=CONTENT_TYPE))
 
 
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a JSON number")
+
+
 def _document(payload: bytes) -> str:
     """The text of a JSON object of bearable size."""
     if len(payload) > MAX_DOCUMENT_BYTES:
         raise WireError(f"document is too large: {len(payload)} bytes, at most {MAX_DOCUMENT_BYTES}")
     try:
-        document = json.loads(payload)
+        document = json.loads(payload, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise WireError(f"document is not JSON: {error}") from error
     if not isinstance(document, dict):

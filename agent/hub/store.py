@@ -5,6 +5,7 @@ same transaction, so each result is stored exactly once however often it was sen
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,13 +184,14 @@ class HubStore:
         """Keeps the last status, info or metrics of a device."""
         self._db.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", (device, kind, boot, body, wall_us()))
 
-    def count_rejected(self, device: str, kind: str) -> None:
-        """Counts a message that could not be used; ``device`` is empty if even that is unknown."""
-        self._db.execute(
-            "INSERT INTO rejected VALUES (?, ?, 1, ?) ON CONFLICT (device, kind) "
-            "DO UPDATE SET messages = messages + 1, last_us = excluded.last_us",
+    def count_rejected(self, device: str, kind: str) -> bool:
+        """Counts a message that could not be used; ``device`` is empty if even that is unknown. True for the first."""
+        (messages,) = self._db.execute(
+            "INSERT INTO rejected VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE "
+            "SET messages = messages + 1, last_us = excluded.last_us RETURNING messages",
             (device, kind, wall_us()),
-        )
+        ).fetchone()
+        return int(messages) == 1
 
     def devices(self) -> list[Device]:
         """Every device that was ever heard of, by name."""
@@ -279,6 +281,6 @@ def _told(metrics: dict[str, Any], stream: str) -> dict[str, int] | None:
     told = {
         name[len(prefix) :]: int(number)
         for name, number in metrics.items()
-        if name.startswith(prefix) and isinstance(number, int | float)
+        if name.startswith(prefix) and isinstance(number, int | float) and math.isfinite(number)
     }
     return told or None

@@ -1,9 +1,13 @@
 """A captured audio sample until its result is durable, in a real ``axond run`` at real pace; start-up and memory."""
 
+import json
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from agent.cli.command import CommandError
 from agent.status import StatusUnavailable, ask
@@ -13,6 +17,11 @@ from models.speech import SpeechUnavailable
 FIRST_RESULT_TIMEOUT_S = 30.0
 IDLE_SETTLE_S = 3.0
 POLL_S = 0.01
+LEAD_IN_S = 0.15
+"""Somebody speaks as soon as we listen, so that the time to the first result is ours."""
+FSYNCS = 100
+FSYNC_EVERY_S = 0.1
+ROW_BYTES = 4096
 
 
 def measure(seconds: float) -> dict[str, Any]:
@@ -20,13 +29,14 @@ def measure(seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="axond-bench-") as scratch:
         folder = Path(scratch)
         try:
-            words = stimuli.digits(max(seconds, 10.0), seed=3)
+            words = stimuli.digits(max(seconds, 10.0), seed=3, lead_in_s=LEAD_IN_S)
         except SpeechUnavailable as error:
             raise CommandError(str(error)) from error
         wav = folder / "words.wav"
         stimuli.write_wav(words, wav)
         numbers: dict[str, Any] = {"speech": words.source}
         numbers |= _live(folder, _config(folder / "live", wav), seconds)
+        numbers |= _disk(folder / "disk")
         numbers |= {
             f"{key}_without_model": value for key, value in _idle(folder, _config(folder / "bare", None)).items()
         }
@@ -35,9 +45,9 @@ def measure(seconds: float) -> dict[str, Any]:
 
 def _config(state: Path, wav: Path | None) -> Path:
     """Without ``wav``: an agent without sensors and models."""
-    text = f'[device]\nid = "bench"\nstate_dir = "{state}"\n[log]\nformat = "text"\n'
+    text = f'[device]\nid = "bench"\nstate_dir = {json.dumps(str(state))}\n[log]\nformat = "text"\n'
     if wav:
-        text += f'[sensors.mic0]\ndriver = "audio.file"\npath = "{wav}"\nrate_hz = 8000\nloop = true\n'
+        text += f'[sensors.mic0]\ndriver = "audio.file"\npath = {json.dumps(str(wav))}\nrate_hz = 8000\nloop = true\n'
         text += '[pipelines.words]\nsensors = ["mic0"]\nmodel = "spoken-digits"\n'
     path = state.with_suffix(".toml")
     path.write_text(text)
@@ -60,7 +70,11 @@ def _live(folder: Path, config: Path, seconds: float) -> dict[str, Any]:
         first_s = time.monotonic() - start_s
         while time.monotonic() - start_s < seconds and agent.poll() is None:
             time.sleep(POLL_S * 10)
-        facts = ask(state)
+        facts = _ask(state)
+        if facts is None:
+            raise CommandError(
+                f"the agent stopped answering: {(folder / 'live.log').read_text(errors='replace')[-500:]}"
+            )
         memory = _pss_mib(agent.pid)
         cpu = _cpu_s(agent.pid) / (time.monotonic() - start_s)
     latency = facts["pipelines"]["words"]["latency"]
@@ -89,6 +103,21 @@ def _idle(folder: Path, config: Path) -> dict[str, Any]:
             "idle_pss_mib": _pss_mib(agent.pid),
             "idle_cpu_share_of_a_core": round((_cpu_s(agent.pid) - cpu_s) / IDLE_SETTLE_S, 4),
         }
+
+
+def _disk(path: Path) -> dict[str, float]:
+    """The baseline of "durable": now and then append a page to a file and fsync it, on the same disk, just after."""
+    took_ns = []
+    with path.open("wb") as file:
+        for _ in range(FSYNCS):
+            time.sleep(FSYNC_EVERY_S)
+            start_ns = time.perf_counter_ns()
+            file.write(b"x" * ROW_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+            took_ns.append(time.perf_counter_ns() - start_ns)
+    p50, p99 = np.percentile(took_ns, (50, 99)) / 1e6
+    return {"bare_fsync_p50_ms": round(float(p50), 3), "bare_fsync_p99_ms": round(float(p99), 3)}
 
 
 def _ask(state: Path) -> dict[str, Any] | None:

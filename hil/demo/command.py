@@ -39,6 +39,8 @@ def _run(options: argparse.Namespace) -> int:
     out = console(stderr=options.json)
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
+        if any(options.keep.iterdir()):
+            raise CommandError(f"--keep {options.keep}: not empty; name a new folder")
     with ExitStack() as stack, _interrupts() as interrupted:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="axond-demo-")))
         try:
@@ -60,9 +62,9 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _interrupts() -> Iterator[Event]:
-    """Ctrl-C and SIGTERM end the show, not the program: everything is stopped in order and summed up."""
+    """Ctrl-C, SIGTERM and a closed terminal end the show, not the program: all is stopped in order and summed up."""
     interrupted = Event()
-    old = {n: signal.signal(n, lambda *_: interrupted.set()) for n in (signal.SIGINT, signal.SIGTERM)}
+    old = {n: signal.signal(n, lambda *_: interrupted.set()) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield interrupted
     finally:

@@ -32,14 +32,15 @@ class Report:
     hub_rows: int | None
     """None without a broker."""
     hub_distinct: int | None
+    kept: int
+    """Distinct results that are at the hub, or in the outbox, or both."""
     latency: dict[str, Any]
     sensors: dict[str, Any]
 
     @property
     def lost(self) -> int:
         """Results that are neither at the hub nor in the outbox."""
-        kept = self.ledger["pending"] + (self.hub_rows or 0)
-        return self.ledger["produced"] - kept if self.hub_rows is not None else 0
+        return self.ledger["produced"] - self.ledger["evicted"] - self.ledger["refused"] - self.kept
 
     def good(self) -> bool:
         """The agent stopped cleanly, both pipelines gave results, and nothing is missing or doubled."""
@@ -109,11 +110,9 @@ class Watcher:
         outbox = self._folder / "state" / "outbox.db"
         counts = list(audit(outbox).values()) if outbox.exists() else []
         names = ("produced", "delivered", "pending", "evicted", "refused")
-        if self._hub_db is None:
-            batches = [wire.decode(r.payload) for r in records(outbox)] if outbox.exists() else []
-            rows = [{"boot": b.boot, "stream": b.stream, **row} for b in batches for row in b.rows]
-        else:
-            rows = stored_rows(self._hub_db)
+        batches = [wire.decode(r.payload) for r in records(outbox)] if outbox.exists() else []
+        waiting = [{"boot": b.boot, "stream": b.stream, **row} for b in batches for row in b.rows]
+        rows = waiting if self._hub_db is None else stored_rows(self._hub_db)
         results = [_result(row) for row in rows]
         until_ns = time.monotonic_ns() - int(stop_s * 1e9)
         words = [r for r in results if r.stream == "digits"]
@@ -123,6 +122,7 @@ class Watcher:
             "activity": score_motion([r for r in results if r.stream == "activity"], self.truths["activity"]),
         }
         keys = {(row["boot"], row["stream"], row["seq"]) for row in rows}
+        kept = keys | {(row["boot"], row["stream"], row["seq"]) for row in waiting}
         return Report(
             seconds=seconds,
             stop_s=stop_s,
@@ -133,6 +133,7 @@ class Watcher:
             balanced=all(c.balanced() for c in counts),
             hub_rows=None if self._hub_db is None else len(rows),
             hub_distinct=None if self._hub_db is None else len(keys),
+            kept=len(kept),
             latency={name: p["latency"] for name, p in self.facts.get("pipelines", {}).items()},
             sensors=self.facts.get("sensors", {}),
         )

@@ -1,5 +1,7 @@
 """The demo's processes: a broker on a free port, the hub, and the agent, each a real one, in a folder of their own."""
 
+import json
+import os
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 DEVICE = "demo"
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 12.0
+POLL_S = 0.02
 
 
 class StageError(Exception):
@@ -35,6 +38,10 @@ def free_port() -> int:
 @contextmanager
 def process(name: str, command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``command`` with its output in ``<folder>/<name>.log``; SIGTERM at the end, SIGKILL if that does not help."""
+    setpriv = shutil.which("setpriv")
+    if setpriv:
+        # Nobody is left behind, even if we are killed with -9 (prctl PR_SET_PDEATHSIG).
+        command = [setpriv, "--pdeathsig", "TERM", *command]
     with (folder / f"{name}.log").open("ab") as log:
         # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
         child = subprocess.Popen(
@@ -67,7 +74,9 @@ def broker(folder: Path) -> Iterator[int]:
         raise StageError("mosquitto is not installed (apt install mosquitto)")
     port = free_port()
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    # As ourselves: a broker that changes its user would not be told of our death.
+    user = "user root\n" if os.geteuid() == 0 else ""
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n{user}")
     with process("broker", [binary, "-c", str(settings)], folder) as child:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
@@ -75,6 +84,7 @@ def broker(folder: Path) -> Iterator[int]:
                 probe.settimeout(1.0)
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
+            time.sleep(POLL_S)
             if child.poll() is not None or time.monotonic() > deadline_s:
                 raise StageError(f"the broker did not start; its log is {folder / 'broker.log'}")
         yield port
@@ -86,21 +96,21 @@ def axond(*arguments: str) -> list[str]:
 
 
 def write_config(folder: Path, port: int | None, wav: Path, imu: Path, imu_rate_hz: float) -> Path:
-    """The agent's configuration for the demo."""
+    """The agent's configuration for the demo. (JSON strings are TOML strings as well.)"""
     text = f"""\
 [device]
 id = "{DEVICE}"
-state_dir = "{folder / "state"}"
+state_dir = {json.dumps(str(folder / "state"))}
 
 [sensors.mic0]
 driver = "audio.file"
-path = "{wav}"
+path = {json.dumps(str(wav))}
 rate_hz = 8000
 loop = true
 
 [sensors.imu0]
 driver = "imu.witmotion"
-port = "{imu}"
+port = {json.dumps(str(imu))}
 baud = 115200
 rate_hz = {imu_rate_hz:g}
 

@@ -43,7 +43,7 @@ class Stimulus:
     truth: tuple[Span, ...]
 
 
-def digits(seconds: float, seed: int) -> Stimulus:
+def digits(seconds: float, seed: int, *, lead_in_s: float = PAUSE_S) -> Stimulus:
     """Spoken digits with pauses, ``seconds`` or longer. SpeechUnavailable if nothing can speak."""
     rng = np.random.default_rng(seed)
     folder = datasets.find("audio_fsdd")
@@ -55,7 +55,7 @@ def digits(seconds: float, seed: int) -> Stimulus:
     else:
         clips = [_spoken(rng) for _ in range(round(seconds / SLOT_MIN_S))]
         source = "made: digits spoken by espeak-ng voices"
-    parts: list[npt.NDArray[np.int16]] = [_hush(rng, PAUSE_S)]
+    parts: list[npt.NDArray[np.int16]] = [_hush(rng, lead_in_s)]
     truth = []
     at = len(parts[0])
     for clip, label in clips:

@@ -5,7 +5,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.status import ledger_line, sensor_table
+from agent.cli.status import ledger_line, sensor_table, uplink_line
 from hil.demo.report import Watcher
 
 
@@ -30,7 +30,7 @@ def picture(watcher: Watcher, elapsed_s: float) -> RenderableType:
     outbox, uplink = facts["outbox"], facts["uplink"]
     lines = [
         f"outbox  {outbox['rows']} pending, {outbox['bytes'] / 1024:.0f} KiB",
-        "uplink  " + ("none" if uplink is None else "connected" if uplink["connected"] else f"away: {uplink['error']}"),
+        "uplink  " + ("none" if uplink is None else uplink_line(uplink)),
         f"hub     {'none' if watcher.hub_rows is None else f'{watcher.hub_rows} results stored'}",
         *(f"ledger  {key.partition('/')[2]}: {ledger_line(counts)}" for key, counts in facts["ledger"].items()),
         *(f"{part}: {reason}" for part, reason in facts["health"]["reasons"].items()),

@@ -24,7 +24,7 @@ class _Population:
     """One layer in stepping form, with its state."""
 
     def __init__(self, layer: Layer) -> None:
-        # float32 products of int8 weights and 0/1 inputs are exact while every partial sum is below 2^24: BLAS does them.
+        # float32 products of int8 weights and 0/1 inputs are exact, as every partial sum is below 2^24: BLAS does them.
         self.w_in = np.ascontiguousarray(layer.w_in.T, np.float32)
         self.w_rec = None if layer.w_rec is None else np.ascontiguousarray(layer.w_rec.T, np.float32)
         self.k_u = layer.k_u.astype(np.int64)

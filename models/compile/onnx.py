@@ -2,7 +2,7 @@
 
 Inputs: ``x`` uint8 (1, features), ``acc`` int64 (1, classes), and per layer i ``u{i}``, ``v{i}`` int64 (1, neurons)
 and, where it has recurrent synapses, ``s{i}`` uint8 (1, neurons). Outputs: the same names with ``_out``; every spiking
-layer has ``s{i}_out``. ``acc_out`` is the readout so far. Needs the extra ``build``; running the result needs only onnxruntime.
+layer has ``s{i}_out``. ``acc_out`` is the readout so far. Needs the extra ``build``; running the result does not.
 """
 
 from typing import Any

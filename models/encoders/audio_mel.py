@@ -71,6 +71,7 @@ class AudioMel:
         self._scale = info.scale[0]
         self._taper = np.hanning(cfg.frame + 1)[:-1]
         self._bank = _mel_bank(cfg)
+        self._index = np.arange(cfg.frame) + cfg.hop * np.arange(steps)[:, None]
         self._frames = np.empty((steps, cfg.frame))
 
     def reset(self) -> None:
@@ -84,10 +85,10 @@ class AudioMel:
 
     def log_mel(self, samples: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
         """(steps, bands) in dB re full scale of integer ``samples``, their mean removed."""
-        wave = samples * self._scale
+        wave = samples.astype(np.float64) * self._scale
         wave -= wave.mean()
-        frames = np.lib.stride_tricks.sliding_window_view(wave, self.cfg.frame)[:: self.cfg.hop]
-        np.multiply(frames, self._taper, out=self._frames)
+        np.take(wave, self._index, out=self._frames, mode="clip")
+        self._frames *= self._taper
         spectra = np.fft.rfft(self._frames, axis=1)
         power = (spectra.real**2 + spectra.imag**2) @ self._bank
         return 10 * np.log10(power + _FLOOR_FS**2)

@@ -89,7 +89,7 @@ def _crossings(signal: npt.NDArray[np.float64], step: float) -> tuple[npt.NDArra
 
 
 def _moving_average(signal: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
-    """Mean of the last ``length`` samples, of fewer at the beginning; the first value comes from the first ones."""
+    """Mean of the last ``length`` samples; before that many are known, the first such mean."""
     length = min(length, len(signal))
     total = np.concatenate([np.zeros((1, signal.shape[1])), np.cumsum(signal, axis=0)])
     average = (total[length:] - total[:-length]) / length

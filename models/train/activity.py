@@ -113,11 +113,12 @@ def card(counts: npt.NDArray[np.int64], float_accuracy: float, integer_accuracy:
 Walking, walking upstairs, walking downstairs, sitting, standing or laying, from a three-axis accelerometer and
 gyroscope worn at the waist: 50 Hz, windows of 2.56 s, a decision every 1.28 s.
 
-## Data
+## Data and licence
 
 UCI HAR (Anguita, Ghio, Oneto, Parra, Reyes-Ortiz: A Public Domain Dataset for Human Activity Recognition Using
-Smartphones, ESANN 2013), a subset: {{train}} training windows of 21 people, 475 test windows of 9 other people,
-smartphone (Samsung Galaxy S II) on the waist.
+Smartphones, ESANN 2013), a subset: {{train}} training windows and 475 test windows of other people (the official split
+by person, 21 and 9 people in the full set; the subset does not name them), smartphone (Samsung Galaxy S II) on the
+waist.
 
 Licence of the data: two texts exist. The UCI repository lists the dataset under CC BY 4.0. The dataset's original
 README says that its use is free with citation and that any commercial use is prohibited. Treat this model as for

@@ -144,7 +144,7 @@ class Snn(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(()))
 
     def layers(self) -> list[QuantLayer]:
-        return [*self.hidden, self.out]  # type: ignore[list-item]
+        return [*self.hidden, self.out]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.rates = []

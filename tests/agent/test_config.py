@@ -39,7 +39,7 @@ def test_a_right_file(tmp_path: Path) -> None:
     assert settings.sensors["imu0"].make().info().channels[0] == "ax"
     assert settings.pipelines["walk"].backend == "auto"
     assert settings.uplink is not None
-    assert settings.uplink.port == 1883
+    assert settings.uplink.port is None
 
 
 def test_an_empty_file_is_an_agent_without_sensors(tmp_path: Path) -> None:
@@ -59,6 +59,18 @@ def test_drop_ins_override_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert settings.uplink is not None
     assert (settings.uplink.host, settings.uplink.port) == ("broker.example", 8883)
     assert settings.pipelines["walk"].report == "every"
+
+
+def test_a_wrong_drop_in_is_named_itself(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    folder = tmp_path / "axond.toml.d"
+    folder.mkdir()
+    (folder / "10-site.toml").write_text('[uplink]\nprot = 8883\n[sensors.imu0]\nbaud = "fast"\n')
+    with pytest.raises(ConfigError, match=r"^\S+10-site.toml: uplink.prot: unknown key"):
+        config.load(path)
+    (folder / "10-site.toml").write_text('[sensors.imu0]\nbaud = "fast"\n')
+    with pytest.raises(ConfigError, match=r"^\S+10-site.toml: sensors.imu0.baud: .*; found 'fast'"):
+        config.load(path)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +96,14 @@ def test_drop_ins_override_in_the_order_of_their_names(tmp_path: Path) -> None:
         ("[pipelines.p]\nsensors = []\nmodel = 'm'", "pipelines.p.sensors: "),
         ("[uplink]\nport = 1", "uplink.host: missing"),
         ('[uplink]\nhost = "h"\nusername = "u"', "uplink: username and password_file go together"),
-        ('[uplink]\nhost = "h"\nca_file = "/nope/ca.pem"', "uplink.ca_file: no file /nope/ca.pem"),
+        ('[uplink]\nhost = "h"\nca_file = "/nope/ca.pem"', "uplink.ca_file: /nope/ca.pem cannot be read"),
         ("sensors = 3", "sensors: "),
+        ('[uplink]\nhost = "h"\nport = "1883"', "uplink.port: .*; found '1883'"),
+        ('[uplink]\nhost = "h"\nport = true', "uplink.port: .*; found True"),
+        ('[uplink]\nhost = ""', "uplink.host: "),
+        ('[sensors.mic0]\ndriver = "audio.file"\npath = "x.wav"\nloop = "yes"', "sensors.mic0.loop: .*; found 'yes'"),
+        ('[sensors.mic0]\ndriver = "audio.file"\npath = "x.wav"\nrate_hz = "8000"', "sensors.mic0.rate_hz: "),
+        ('[sensors."mic\\n"]\ndriver = "synthetic"', "a name has 1 to 63 of"),
         ("[device", "not valid TOML"),
     ],
 )

@@ -54,8 +54,17 @@ def test_journal_fields(tmp_path: Path) -> None:
     assert b"AXOND_LOGGER=agent.outbox\n" in data
 
 
-def test_a_missing_journal_is_counted_and_harmless(tmp_path: Path) -> None:
+def test_without_a_journal_records_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handler = log.JournalHandler(str(tmp_path / "none"))
     handler.emit(logging.LogRecord("a", logging.INFO, "f.py", 1, "lost", None, None))
-    assert handler.lost == 1
     handler.close()
+    assert "INFO lost" in capsys.readouterr().err
+
+
+def test_an_inherited_variable_does_not_make_a_journal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
+    log.set_up("info", "auto")
+    logging.getLogger("axond.test").warning("heard")
+    assert "heard" in capsys.readouterr().err

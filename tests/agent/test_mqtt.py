@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from agent import mqtt
 from agent.link import NO_SUBSCRIBERS, Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
 from tests.brokers import Mosquitto, free_port
@@ -199,6 +200,33 @@ def test_a_server_that_is_no_broker_is_a_sentence(connect: Make) -> None:
     assert isinstance(answer, Disconnected) and "is it an MQTT 5 broker?" in answer.sentence
 
 
+@pytest.mark.parametrize(
+    ("birth", "sentence"),
+    [
+        (Birth(subscriptions=("a/b",)), "did not confirm the subscription"),
+        (Birth(messages=(Message("a/b", b"{}"),)), "did not acknowledge the birth message"),
+    ],
+)
+def test_a_broker_that_says_hello_and_no_more_is_a_sentence(
+    connect: Make, monkeypatch: pytest.MonkeyPatch, birth: Birth, sentence: str
+) -> None:
+    monkeypatch.setattr(mqtt, "CONNACK_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        _, events = connect(Broker("127.0.0.1", server.getsockname()[1]), birth=birth)
+        client, _ = server.accept()
+        with client:
+            client.recv(4096)
+            client.sendall(bytes([0x20, 3, 0, 0, 0]))  # CONNACK, MQTT 5, success, no properties
+            answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and sentence in answer.sentence
+
+
+def test_a_filter_that_mqtt_does_not_know_is_a_sentence(broker: Mosquitto, connect: Make) -> None:
+    _, events = connect(at(broker), birth=Birth(subscriptions=("a/#/b",)))
+    answer = events.get(timeout=20)
+    assert isinstance(answer, Disconnected) and "subscription" in answer.sentence
+
+
 def test_the_password_is_read_from_its_file(
     make_broker: Callable[..., Mosquitto], connect: Make, tmp_path: Path
 ) -> None:
@@ -250,11 +278,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     try:
         openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca"
-        )
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
     except FileNotFoundError:
         pytest.skip("openssl is not installed")
-    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    # Python 3.13 takes RFC 5280 at its word and wants these extensions.
+    extensions = "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    (folder / "names").write_text(extensions)
     for name in ("localhost", "d1"):
         openssl(
             "req",

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.outbox import BURST_S, GROUP_ROWS, GROUP_S, Outbox
+from agent.outbox_group import Queued
 from agent.outbox_store import OutboxLimits, audit
 from agent.record import Priority, Record
 from agent.wire import decode
@@ -44,13 +45,13 @@ def put_each(outbox: Outbox, stream: str, count: int, priority: Priority = Prior
 
 
 def test_a_result_is_stored_leased_and_freed(tmp_path: Path, running: Start) -> None:
-    durable: list[Mapping[str, Any]] = []
+    durable: list[Queued] = []
     outbox = Outbox(tmp_path / "new" / "o.db", boot="b1", on_durable=durable.extend)
     running(outbox)
     payload = {"t_ns": time.monotonic_ns(), "label": "yes"}
     outbox.put("kw", payload, priority=Priority.NORMAL)
     (record,) = outbox.lease(10, 5.0)
-    assert durable == [payload]
+    assert [(row.stream, row.payload) for row in durable] == [("kw", payload)]
     assert (record.boot, record.stream, record.seq0, record.seq1, record.rows) == ("b1", "kw", 1, 1, 1)
     assert decode(record.payload).rows[0]["label"] == "yes"
     assert outbox.lease(10, 0.0) == []
@@ -73,8 +74,8 @@ def test_rows_that_come_together_share_a_batch_per_stream(tmp_path: Path, runnin
 def test_lone_rows_are_durable_at_once_but_a_flow_waits_for_company(tmp_path: Path, running: Start) -> None:
     stored: list[tuple[int, float]] = []
 
-    def on_durable(payloads: Sequence[Mapping[str, Any]]) -> None:
-        stored.append((len(payloads), time.monotonic()))
+    def on_durable(rows: Sequence[Queued]) -> None:
+        stored.append((len(rows), time.monotonic()))
 
     outbox = Outbox(tmp_path / "o.db", boot="b1", on_durable=on_durable)
     running(outbox)

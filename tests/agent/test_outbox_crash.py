@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from pathlib import Path
 from agent.outbox import Outbox, Priority
 from agent.outbox_store import OutboxLimits
 
-def tell(payloads):
-    sys.stdout.write("".join(f"{p['n']}\\n" for p in payloads))
+def tell(rows):
+    sys.stdout.write("".join(f"{row.payload['n']}\\n" for row in rows))
     sys.stdout.flush()
 
 limits = OutboxLimits(max_queued_rows=1_000_000)
@@ -135,6 +136,30 @@ def test_a_full_disk_is_survived(tmp_path: Path, running: Start) -> None:
         fill_and_recover(disk / "o.db", running, ballast.unlink, 200)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_room_made_just_before_the_stop_is_used(tmp_path: Path, running: Start) -> None:
+    """However long the back-off had become."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    outbox = Outbox(tmp_path / "o.db", boot="b1")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, hard))
+        run = running(outbox)
+        rows = 0
+        while outbox.trouble is None:
+            outbox.put("kw", {"n": rows, "noise": os.urandom(600).hex()})
+            rows += 1
+            time.sleep(0.001)
+        outbox._retry_at_s = time.monotonic() + 3600
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        run.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert outbox.unwritten == 0
+    counts = audit(tmp_path / "o.db")["b1", "kw"]
+    assert (counts.produced, counts.pending) == (rows, rows)
 
 
 def test_a_file_that_may_not_grow_is_survived(tmp_path: Path, running: Start) -> None:

@@ -8,6 +8,7 @@ import pytest
 from agent import supervisor as module
 from agent.errors import ConfigError
 from agent.supervisor import RESTARTS_ALLOWED, Supervisor
+from models.base import BadModel
 
 
 class Scripted:
@@ -81,6 +82,21 @@ def test_a_wrong_configuration_ends_the_process_at_once(supervisor: Supervisor) 
     assert supervisor.ended.wait(5)
     assert supervisor.exit_code == 78
     assert worker.runs == 1
+
+
+def test_a_bad_model_parks_its_pipeline_and_nothing_else(supervisor: Supervisor) -> None:
+    bad, well = Scripted(1000, error=BadModel("golden vector 3 differs")), Scripted(0)
+    well.name = "well"
+    supervisor.start(bad)
+    supervisor.start(well)
+    assert well.steady.wait(5)
+    for running in supervisor._running[:1]:
+        assert running.thread is not None
+        running.thread.join(5)
+    assert supervisor.health() == {"scripted": "its model is given up: golden vector 3 differs"}
+    assert bad.runs == 1
+    assert not supervisor.ended.is_set()
+    assert stop_all(supervisor) == []
 
 
 def test_a_hanging_critical_worker_starves_the_watchdog(

@@ -104,7 +104,7 @@ def test_another_family_is_refused_in_one_sentence(kind: str) -> None:
     window = make(np.random.default_rng(1))
     stranger = SensorInfo("ultrasonic", ("range",), ("mm",), (1.0,), window.info.rate_hz)
     with pytest.raises(BadModel) as error:
-        encoder_class(encoder_class.Config(), stranger, len(window.data))
+        encoder_class(encoder_class.Config(), stranger, len(window.data))  # type: ignore[attr-defined]
     assert kind in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -22,7 +22,7 @@ def write(path: Path, data: np.ndarray, rate_hz: int = RATE_HZ, subtype: str = "
     return path
 
 
-def driver(path: Path | tuple[Path, ...], **options: Any) -> FileAudio:
+def driver(path: Path | list[Path], **options: Any) -> FileAudio:
     return FileAudio("mic0", FileConfig.model_validate({"path": path, "pace": "fast", **options}))
 
 
@@ -58,7 +58,7 @@ def test_samples_come_as_they_are(tmp_path: Path, name: str, channels: int) -> N
 
 def test_files_follow_each_other_without_a_gap_and_loop(tmp_path: Path) -> None:
     first, second = noise(1000, seed=1), noise(333, seed=2)
-    source = driver((write(tmp_path / "a.wav", first), write(tmp_path / "b.flac", second)), loop=True)
+    source = driver([write(tmp_path / "a.wav", first), write(tmp_path / "b.flac", second)], loop=True)
     source.open()
     packets = play(source, limit=2 * (7 + 3) + 1)
     source.close()
@@ -172,8 +172,8 @@ def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_the_second_file_is_checked_before_the_first_plays(tmp_path: Path) -> None:
     good = write(tmp_path / "a.wav", noise())
     with pytest.raises(Misconfigured, match=r"b.wav: cannot be opened \(No such file"):
-        driver((good, tmp_path / "b.wav")).open()
+        driver([good, tmp_path / "b.wav"]).open()
     with pytest.raises(Misconfigured, match="path is an empty list"):
-        driver(()).open()
+        driver([]).open()
     with pytest.raises(Misconfigured, match="cannot be opened"):
         driver(tmp_path).open()

@@ -130,7 +130,7 @@ def test_replay_gives_the_same_twice(made: Rig) -> None:
 def test_record_then_replay(made: Rig, tmp_path: Path) -> None:
     made.write_config(pace="fast")
     out = tmp_path / "mic.npz"
-    done = axond("record", "mic0", "--seconds", "0.5", "-o", str(out), "--config", str(made.config))
+    done = axond("record", "mic0", "--seconds", "3", "-o", str(out), "--config", str(made.config))
     assert done.returncode == 0, done.stderr
     replayed = axond("replay", "--model", str(made.state / "models" / "made-audio"), "--json", str(out))
     assert replayed.returncode == 0, replayed.stderr

@@ -174,6 +174,9 @@ def test_unplugged_sensor_comes_back(installed: Rig, sensor: WitmotionEmulator) 
     wait_for("the other sensor goes on", lambda: installed.status()["pipelines"]["sound"]["reported"] > at)
     sensor.plug()
     wait_for("the sensor is live again", lambda: installed.status()["sensors"]["imu0"]["state"] == "live")
+    back = installed.status()["sensors"]["imu0"]
+    assert back["reopened"] == 1
+    assert back["lost"] >= 25, "half a second away is 25 rows at least"
     at = installed.status()["pipelines"]["motion"]["reported"]
     wait_for("its results go on", lambda: installed.status()["pipelines"]["motion"]["reported"] > at)
     assert agent.stop()[0] == 0
