@@ -47,7 +47,7 @@ class RawStream:
         self._baud = baud
         self._rest = np.zeros(0, np.uint8)
         self._position = self._blocks = self._skipped = 0
-        self._phase: int | None = None
+        self._phase = 0
         self._missing = 0
 
     def tally(self) -> Offsets:
@@ -85,13 +85,10 @@ class RawStream:
         noisy = (vote < 0) & (power.min(axis=0) > LOUD_STEP**2)
         quiet = np.flatnonzero(~noisy)
         self.noisy_blocks = len(noisy) - 1 - int(quiet[-1]) if len(quiet) else self.noisy_blocks + len(noisy)
-        decided = np.flatnonzero(vote >= 0)
-        # Before the first clear block, which is then the best guess, nothing is known.
-        start = self._phase if self._phase is not None else (int(vote[decided[0]]) if len(decided) else 0)
         source = np.maximum.accumulate(np.where(vote >= 0, np.arange(len(vote)), -1))
-        phase: npt.NDArray[np.int64] = np.where(source >= 0, vote[source], start)
+        phase: npt.NDArray[np.int64] = np.where(source >= 0, vote[source], self._phase)
         # The last block is judged again with the next bytes, from where the block before it left off.
-        if len(phase) > 1 and (self._phase is not None or source[-2] >= 0):
+        if len(phase) > 1:
             self._phase = int(phase[-2])
         return phase
 

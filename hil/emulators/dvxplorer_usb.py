@@ -89,6 +89,9 @@ class Camera:
         if self._gone:
             return -1, errno.ENODEV
         if request == GET_CAPABILITIES:
+            # The first call of a process that opens the node: what an earlier one submitted ended with it.
+            self._waiting.clear()
+            self._finished.clear()
             client.get_arg().resolve(0, 4).update(0, struct.pack("<I", REAP_AFTER_DISCONNECT))
             return 0, 0
         if request == SUBMIT_URB:
@@ -234,7 +237,7 @@ class Port:
         if self._camera is not None:
             self._camera.unplug()
             self._camera = None
-            self.testbed.uevent(f"/sys{SYSFS}", "remove")
+            self.testbed.detach_ioctl(NODE)
             self.testbed.remove_device(f"/sys{SYSFS}")
 
 

@@ -37,8 +37,7 @@ def encode_events(
     if time != "delta":
         count = TIME_BYTES[time]
         field = t_us.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - count :]
-        wire: bytes = np.concatenate([address, field], axis=1).tobytes()
-        return wire
+        return bytes(np.concatenate([address, field], axis=1))
     steps = np.diff(t_us, prepend=last_us)
     shifts = 7 * np.arange(DELTA_GROUPS - 1, -1, -1)
     groups = ((steps[:, None] >> shifts) & 0x7F).astype(np.uint8)
@@ -46,7 +45,8 @@ def encode_events(
     needed[:, -1] = True
     groups[:, -1] |= 0x80
     sent = np.concatenate([np.ones((len(steps), 2), np.bool_), needed], axis=1)
-    return np.concatenate([address, groups], axis=1)[sent].tobytes()
+    wire: bytes = np.concatenate([address, groups], axis=1)[sent].tobytes()
+    return wire
 
 
 class EdvsEmulator(SerialEmulator):
