@@ -210,7 +210,7 @@ class Outbox:
         return (now_ns - waiting[0].put_ns) / 1e9 if waiting else 0.0
 
     def _open(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
-        """Locks and opens the file, waits for a disk that does not let it, sets a damaged one aside. None if stopped."""
+        """Locks and opens the file, waits for a disk that does not let it, sets a damaged one aside. None: stopped."""
         mine = False
         while not stop.is_set():
             try:
