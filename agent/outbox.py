@@ -15,7 +15,7 @@ from threading import Condition, Event, Lock
 
 from agent.ledger import Counts
 from agent.outage import Backoff, Outage
-from agent.outbox_group import Group, Queued, Taken, build, now
+from agent.outbox_group import CommitPace, Group, Queued, Taken, build, now
 from agent.outbox_leases import Leases
 from agent.outbox_store import OutboxLimits, OutboxStore, claimed, file_bytes, set_aside
 from agent.record import Depth, Key, Priority, Record
@@ -26,10 +26,6 @@ from agent.worker import rest
 log = logging.getLogger(__name__)
 
 GROUP_ROWS = 64
-GROUP_S = 0.1
-"""A steady flow is committed this often: flash memory wears by commits."""
-BURST_S = 1.0
-"""What came less often is saved up, ten commits at most: a lone result is durable at once."""
 SETTLE_LINGER_S = 1.0
 """Deletions wait this long for new rows to share their transaction: one write to the flash instead of two."""
 SETTLE_RECORDS = 256
@@ -77,7 +73,7 @@ class Outbox:
         self._refused = 0
         self._refused_told = 0
         self._on_ready: Callable[[], None] | None = None
-        self._budget_s = 0.0
+        self._pace = CommitPace()
         self._settled_since_s = 0.0
         self._retry_at_s = 0.0
         self._backoff = Backoff(0.2, 10.0)
@@ -182,7 +178,7 @@ class Outbox:
     def run(self, stop: Event, beat: Callable[[], None]) -> None:
         """Opens the file, commits until ``stop``, then commits the rest. ``ConfigError`` if the file cannot be ours."""
         with ExitStack() as claim:
-            store = self._open(stop, beat) if self._claim(claim, stop, beat) else None
+            store = self._open(claim, stop, beat)
             if store is None:
                 self._tell_unwritten()
                 return
@@ -202,17 +198,6 @@ class Outbox:
                     with self._lock:
                         self._leases = Leases()
 
-    def _claim(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> bool:
-        """Takes the lock; waits for a disk that has no room for it. False if stopped meanwhile."""
-        while not stop.is_set():
-            try:
-                claim.enter_context(claimed(self._path))
-                return True
-            except OSError as error:
-                self._disk.failed(f"outbox {self._path} cannot be opened: {error.strerror}; results wait in memory")
-                rest(self._backoff.next_s(), stop, beat)
-        return False
-
     def _oldest_age_s(self) -> float:
         now_us, now_ns = now(self._clock)
         stored = (*self._leases.leased.values(), *list(self._leases.ready)[:1])
@@ -224,16 +209,20 @@ class Outbox:
         waiting = self._busy or self._queue
         return (now_ns - waiting[0].put_ns) / 1e9 if waiting else 0.0
 
-    def _open(self, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
-        """Opens the file, waits for a disk that does not let it, sets a damaged one aside. None if stopped."""
+    def _open(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
+        """Locks and opens the file, waits for a disk that does not let it, sets a damaged one aside. None: stopped."""
+        mine = False
         while not stop.is_set():
             try:
+                if not mine:
+                    claim.enter_context(claimed(self._path))
+                    mine = True
                 store = OutboxStore.open(self._path, self._limits.max_bytes, check=self._suspect)
                 self._load(store)
                 self._suspect = False
                 self._disk.over()
                 return store
-            except sqlite3.OperationalError as error:
+            except (sqlite3.OperationalError, OSError) as error:
                 self._disk.failed(f"outbox {self._path} cannot be opened: {error}; results wait in memory")
                 rest(self._backoff.next_s(), stop, beat)
             except sqlite3.DatabaseError as error:
@@ -304,7 +293,7 @@ class Outbox:
             return 0.0
         if self._queue:
             hurry = self._alarm or len(self._queue) >= GROUP_ROWS
-            return 0.0 if hurry else self._budget_s - BURST_S - now_s
+            return 0.0 if hurry else self._pace.due_s(now_s)
         if len(self._leases.settled) >= SETTLE_RECORDS:
             return 0.0
         if self._leases.settled or self._leases.given_up:
@@ -330,7 +319,7 @@ class Outbox:
         except sqlite3.OperationalError as error:
             self._failed(error)
             return
-        self._budget_s = max(self._budget_s, time.monotonic()) + GROUP_S
+        self._pace.committed(time.monotonic())
         self._backoff.reset()
         self._disk.over()
         with self._lock:

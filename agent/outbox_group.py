@@ -7,6 +7,26 @@ from agent.ledger import Counts
 from agent.record import Key, Record
 from agent.wire import MAX_ROWS, Clock, Row, encode
 
+GROUP_S = 0.1
+"""A steady flow is committed this often: flash memory wears by commits."""
+BURST_S = 1.0
+"""What came less often is saved up, ten commits at most: a lone result is durable at once."""
+
+
+class CommitPace:
+    """When the next commit is due: ten a second in the long run, at once while some of those are saved up."""
+
+    def __init__(self) -> None:
+        self._spent_until_s = 0.0
+
+    def due_s(self, now_s: float) -> float:
+        """Seconds from ``now_s`` on; not above 0 means now."""
+        return self._spent_until_s - BURST_S - now_s
+
+    def committed(self, now_s: float) -> None:
+        """One commit is spent."""
+        self._spent_until_s = max(self._spent_until_s, now_s) + GROUP_S
+
 
 @dataclass(frozen=True, slots=True)
 class Queued:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.outbox import BURST_S, GROUP_ROWS, GROUP_S, Outbox
-from agent.outbox_group import Queued
+from agent.outbox import GROUP_ROWS, Outbox
+from agent.outbox_group import BURST_S, GROUP_S, Queued
 from agent.outbox_store import OutboxLimits, audit
 from agent.record import Priority, Record
 from agent.wire import decode
