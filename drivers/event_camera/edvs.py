@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ class EdvsConfig(DriverConfig):
     """Of the older ``edvs128`` the formats have other numbers."""
     format: int = Field(default=2, ge=0, le=4)
     """The n of ``!En``. 2 is enough for times: where 16 bits wrap unseen in a pause, the host's clock helps out."""
-    biases: dict[int, int] = Field(default_factory=dict)
+    biases: dict[Annotated[int, Field(strict=False)], int] = Field(default_factory=dict)
     """Bias number 0 to 11 to value; those not named keep the camera's own value."""
 
     @model_validator(mode="after")
@@ -137,6 +137,7 @@ class Edvs(Driver[EdvsConfig]):
     """Packets of about 20 ms of events. ``lost`` counts the events that the bytes given up may have been."""
 
     Config: ClassVar[type[DriverConfig]] = EdvsConfig
+    bauds: ClassVar[tuple[int, ...]] = BAUDS
 
     def __init__(self, name: str, cfg: EdvsConfig) -> None:
         super().__init__(name, cfg)
