@@ -18,6 +18,8 @@ run: $(STAMP) ## set up, then the live demo: sensors -> spikes -> outbox -> MQTT
 
 test: $(STAMP) ## set up, then all tests
 	@packaging/system-packages
+	@$(BIN)/python -c 'import faery' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[events]' 2>/dev/null \
+	    || echo "axond: the packages of the extra 'events' cannot be installed here: tests of event cameras are skipped"
 	@$(BIN)/python -c 'import alsaaudio' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[alsa]' 2>/dev/null \
 	    || echo "axond: pyalsaaudio cannot be built here (needs a C compiler and libasound2-dev): tests of live audio are skipped"
 	$(BIN)/python -m pytest -n auto

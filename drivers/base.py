@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from drivers.packet import Packet, SensorCounters, SensorInfo
 
@@ -39,6 +39,12 @@ class DriverConfig(BaseModel):
     """Base of every driver's own table in the TOML; unknown keys and other types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _array(cls, value: Any) -> Any:
+        """TOML's arrays are tuples here: settings do not change."""
+        return tuple(value) if isinstance(value, list) else value
 
 
 C = TypeVar("C", bound=DriverConfig)

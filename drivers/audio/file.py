@@ -19,7 +19,7 @@ INTEGER_SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "A
 
 
 class FileConfig(DriverConfig):
-    path: ConfigPath | list[ConfigPath]
+    path: ConfigPath | tuple[ConfigPath, ...]
     """One file, or files that are played one after the other without a gap."""
     rate_hz: int = Field(default=8000, ge=1, le=768_000)
     channels: int = Field(default=1, ge=1, le=64)
@@ -28,8 +28,8 @@ class FileConfig(DriverConfig):
     packet_ms: int = Field(default=20, ge=1, le=10_000)
 
     @property
-    def paths(self) -> list[Path]:
-        return [self.path] if isinstance(self.path, Path) else self.path
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,) if isinstance(self.path, Path) else self.path
 
 
 class FileAudio(Driver[FileConfig]):

@@ -97,8 +97,9 @@ class DeviceClock:
         half = self._modulus // 2
         steps = (steps + half) % self._modulus - half
         if self._last_tick is not None:
-            elapsed = (int(arrival_ns[0]) - self._arrival_ns) / self._tick_ns
-            steps[0] += self._modulus * max(0, round((elapsed - int(steps[0])) / self._modulus))
+            # The newest sample of a late delivery is on time, so the whole batch tells how often the counter wrapped.
+            elapsed = (int(arrival_ns[-1]) - self._arrival_ns) / self._tick_ns
+            steps[0] += self._modulus * max(0, round((elapsed - int(steps.sum())) / self._modulus))
         unwrapped = self._ticks + np.cumsum(steps)
         self._last_tick = int(ticks[-1])
         self._ticks = int(unwrapped[-1])

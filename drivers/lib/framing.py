@@ -75,7 +75,7 @@ class FrameScanner:
         valid = self.format.checksum(data, whole)
         starts = _without_overlap(whole[valid], length)
         bad = whole[~valid]
-        self.bad_checksums += int(np.count_nonzero(~_inside(bad, starts, length)))
+        self.bad_checksums += int(np.count_nonzero(~inside(bad, starts, length)))
 
         after_last = int(starts[-1]) + length if len(starts) else 0
         pending = candidates[(candidates + length > len(data)) & (candidates >= after_last)]
@@ -106,9 +106,10 @@ def _without_overlap(starts: Offsets, length: int) -> Offsets:
     return np.array(kept, np.int64)
 
 
-def _inside(points: Offsets, starts: Offsets, length: int) -> npt.NDArray[np.bool_]:
+def inside(points: Offsets, starts: Offsets, lengths: Offsets | int) -> npt.NDArray[np.bool_]:
     """Which points lie within one of the frames that begin at ``starts`` (sorted, without overlap)."""
     if not len(starts):
         return np.zeros(len(points), np.bool_)
     before = np.searchsorted(starts, points, side="right") - 1
-    return (before >= 0) & (points < starts[before] + length)
+    ends = starts + lengths
+    return (before >= 0) & (points < ends[before])

@@ -20,17 +20,22 @@ from drivers.base import Disconnected, Unavailable
 
 READ_BYTES = 4096
 """The kernel's tty buffer: one read empties it."""
+WRITE_TIMEOUT_S = 1
 _USB_ID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(.+))?")
 _HELD = (errno.EBUSY, errno.EAGAIN)
 
 
 class SerialLink:
-    """One port, 8N1, raw. Read-only: sensors here talk without being asked."""
+    """One port, 8N1, raw."""
 
-    def __init__(self, port: str, baud: int) -> None:
-        """``port``: a path, best below ``/dev/serial/by-id``, or ``vid:pid[:serial]`` of a USB port in hex."""
+    def __init__(self, port: str, baud: int, rtscts: bool = False) -> None:
+        """``port``: a path, best below ``/dev/serial/by-id``, or ``vid:pid[:serial]`` of a USB port in hex.
+
+        ``rtscts``: hardware flow control, for devices that send faster than a busy host reads.
+        """
         self.port = port
         self.baud = baud
+        self._rtscts = rtscts
         self._serial: Serial | None = None
 
     def open(self) -> None:
@@ -38,7 +43,9 @@ class SerialLink:
         self.close()
         path = find_port(self.port, list_ports.comports()) if _USB_ID.fullmatch(self.port) else self.port
         try:
-            port = Serial(path, self.baud, timeout=0, exclusive=True)
+            port = Serial(
+                path, self.baud, timeout=0, write_timeout=WRITE_TIMEOUT_S, rtscts=self._rtscts, exclusive=True
+            )
         except (OSError, termios.error, ValueError) as error:
             raise Unavailable(_why_not(path, error)) from error
         try:
@@ -64,6 +71,16 @@ class SerialLink:
         except (OSError, termios.error, SerialException) as error:
             raise Disconnected(f"serial port {self.port} went away ({error}); was the sensor unplugged?") from error
         return received, time.monotonic_ns()
+
+    def write(self, request: bytes) -> None:
+        """Send bytes to the device (a command of a few bytes). Raises Disconnected when the port went away."""
+        port = self._serial
+        if port is None:
+            raise Disconnected(f"serial port {self.port} is not open")
+        try:
+            port.write(request)
+        except (OSError, termios.error, SerialException) as error:
+            raise Disconnected(f"serial port {self.port} went away ({error}); was the sensor unplugged?") from error
 
     def close(self) -> None:
         """Give the port back. Idempotent, never raises."""

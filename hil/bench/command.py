@@ -3,9 +3,9 @@
 import argparse
 
 from agent.cli.command import Command, add_json, positive, print_json
-from hil.bench import onnx, path
+from hil.bench import drivers, onnx, path
 
-BENCHES = {"path": path, "onnx": onnx}
+BENCHES = {"path": path, "onnx": onnx, "drivers": drivers}
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,9 @@ COMMAND = Command(
   axond bench path   a captured audio sample until its result is durable: whole way, model time, our overhead;
                      start-up time and memory
   axond bench onnx   the ONNX backend against a bare session.run loop with IO binding
+  axond bench drivers
+                     every serial driver at its sensor's top rate: the parser alone, and the CPU share of the whole
+                     driver beside a bare pyserial read of the same bytes
 
   axond bench path --seconds 60 --json
 """,

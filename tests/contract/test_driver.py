@@ -12,7 +12,8 @@ import pytest
 from drivers.base import Disconnected, Driver, Unavailable
 from drivers.packet import EVENT, Packet
 from drivers.registry import driver_class, kinds
-from tests.contract.rigs_driver import RIGS, Rig
+from tests.contract.rig import Rig
+from tests.contract.rigs_driver import RIGS
 
 FAMILIES = {"audio", "imu", "ultrasonic", "event_camera"}
 DEADLINE_S = 10.0
@@ -21,7 +22,7 @@ DEADLINE_S = 10.0
 @pytest.fixture(params=kinds())
 def rig(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     if request.param not in RIGS:
-        pytest.fail(f"driver {request.param} has no rig in tests/contract/rigs_driver.py")
+        pytest.fail(f"driver {request.param} has no rig in tests/contract/rigs_*.py")
     with RIGS[request.param](tmp_path, monkeypatch) as made:
         assert type(made.driver) is driver_class(request.param)
         yield made

@@ -146,3 +146,16 @@ def test_no_permission_names_the_group(tmp_path: Path) -> None:
 
 def test_a_termios_error_is_explained_like_an_os_error() -> None:
     assert "not a serial port" in _why_not("/dev/x", termios.error(errno.ENOTTY, "Inappropriate ioctl for device"))
+
+
+def test_commands_reach_the_device_until_it_goes_away(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    link = SerialLink(path, 9600)
+    with pytest.raises(Disconnected, match="is not open"):
+        link.write(b"\x55")
+    link.open()
+    link.write(b"\x55\x0d\x11")
+    assert os.read(master, 10) == b"\x55\x0d\x11"
+    link.close()
+    with pytest.raises(Disconnected, match="is not open"):
+        link.write(b"\x55")

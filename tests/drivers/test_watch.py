@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from drivers.lib.clock import NS_PER_S
-from drivers.lib.watch import Watch
+from drivers.lib.watch import Still, Watch
 from drivers.packet import SensorCounters
 
 STEP_NS = NS_PER_S // 10
@@ -75,3 +76,20 @@ def test_a_pause_is_no_wrong_rate() -> None:
         assert "rate" not in sensor.counters.notes
     sensor.reads(12, frames=10, rows=5)
     assert "rate" not in sensor.counters.notes
+
+
+def test_values_that_stand_still_are_noted_until_they_move() -> None:
+    counters = SensorCounters()
+    still = Still("stuck", "it is dead", 10, counters)
+    for _ in range(9):
+        still.update(np.full((5, 2), 7))
+        assert counters.notes == {}
+    still.update(np.full((6, 2), 7))
+    assert counters.notes == {"stuck": "it is dead"}
+    still.update(np.array([[7, 7], [7, 8], [7, 8]]))
+    assert counters.notes == {}
+    for _ in range(24):
+        still.update(np.array([[7, 8], [7, 8]]))
+    assert counters.notes == {}
+    still.update(np.array([[7, 8]]))
+    assert counters.notes == {"stuck": "it is dead"}

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from drivers.imu.witmotion import RowJoiner, Rows, Timeline, Witmotion, WitmotionConfig
+from drivers.imu.witmotion import DAY_MS, RowJoiner, Witmotion, WitmotionConfig
+from drivers.lib.timeline import Rows, Timeline
 from hil.emulators.witmotion import encode
 
 BAUD = 115200
@@ -37,7 +38,7 @@ def values_of(parts: list[Rows]) -> np.ndarray:
 def test_published_captures_decode() -> None:
     rows = RowJoiner(BAUD).feed(TIME + ACC + GYRO, START_NS)
     assert (rows.values[0] * SCALE).round(5).tolist() == [-0.29736, -0.01172, 0.95557, 0, 0, 0]
-    assert rows.device_ms.tolist() == [((14 * 60 + 52) * 60 + 17) * 1000 + 121]
+    assert rows.ticks.tolist() == [((14 * 60 + 52) * 60 + 17) * 1000 + 121]
     assert rows.left_ns.tolist() == [START_NS - 33 * 10 * 10**9 // BAUD]
 
 
@@ -79,7 +80,7 @@ def test_any_chunking_gives_every_row(chunk: int, timed: bool) -> None:
     assert np.array_equal(values_of(parts), rows if timed else rows[1:])
     assert sum(int(part.missing.sum()) for part in parts) == 0
     if timed:
-        assert np.concatenate([part.device_ms for part in parts]).tolist() == [20 * i for i in range(60)]
+        assert np.concatenate([part.ticks for part in parts]).tolist() == [20 * i for i in range(60)]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_time_frame_of_a_clock_that_was_never_set_is_normal() -> None:
     clock = bytes([0x55, 0x50, 0, 0, 0, 0, 0, 1, 0x10, 0])
     stream = clock + bytes([sum(clock) & 0xFF]) + ACC + GYRO
     joiner = RowJoiner(BAUD)
-    assert joiner.feed(stream, START_NS).device_ms.tolist() == [1016]
+    assert joiner.feed(stream, START_NS).ticks.tolist() == [1016]
     assert joiner.bad_times == 0
 
 
@@ -112,14 +113,14 @@ def test_an_impossible_time_of_day_is_counted_and_not_used() -> None:
     clock = bytes([0x55, 0x50, 24, 13, 40, 25, 61, 1, 0x10, 0])
     joiner = RowJoiner(BAUD)
     rows = joiner.feed(clock + bytes([sum(clock) & 0xFF]) + ACC + GYRO, START_NS)
-    assert rows.device_ms.tolist() == [-1]
+    assert rows.ticks.tolist() == [-1]
     assert joiner.bad_times == 1
 
 
 @given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([ACC, GYRO, TIME, b"\x55", b"UQUR"])), max_size=40))
 @settings(max_examples=200, deadline=None)
 def test_random_bytes_never_raise_and_all_are_accounted_for(parts: list[bytes]) -> None:
-    joiner, timeline = RowJoiner(BAUD), Timeline(50)
+    joiner, timeline = RowJoiner(BAUD), Timeline(50, 1000, DAY_MS)
     last_ns = 0
     for i, part in enumerate(parts):
         rows = joiner.feed(part, START_NS + i * PERIOD_NS)
@@ -135,7 +136,7 @@ def test_random_bytes_never_raise_and_all_are_accounted_for(parts: list[bytes]) 
 
 def timeline_of(joiner: RowJoiner, wire: list[tuple[int, bytes]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values, times and losses of rows that are delivered one by one, each at its own time."""
-    timeline = Timeline(50)
+    timeline = Timeline(50, 1000, DAY_MS)
     values, times, losses = [], [], []
     for index, row in wire:
         rows = joiner.feed(row, START_NS + index * PERIOD_NS + len(row) * 10 * 10**9 // BAUD)

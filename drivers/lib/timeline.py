@@ -1,0 +1,112 @@
+"""Gives samples their capture time and tells how many are missing before each, with or without a device clock."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drivers.lib.clock import NS_PER_S, DeviceClock
+from drivers.lib.framing import Offsets
+
+GAP_NS = 500_000_000
+"""Without a device clock, a pause this long is a loss and not a late delivery."""
+CLOCK_SLACK_NS = 1_000_000_000
+"""The device's clock may claim this much more lost time than the host saw pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Complete samples that a parser found, one array element each, in stream order."""
+
+    values: npt.NDArray[Any]
+    """(n, channels), integer."""
+    ticks: Offsets
+    """(n,) the device's clock or counter at the sample, in 0 .. modulus - 1; -1 where it is not known."""
+    left_ns: Offsets
+    """(n,) CLOCK_MONOTONIC at which the sample's first byte left the device, late by the delivery."""
+    missing: Offsets
+    """(n,) samples missing before this one, as a frame counter or the damage in the byte stream tells."""
+
+
+class Timeline:
+    """Capture times and losses of one device since it was opened.
+
+    Where the first samples carry ticks, times are those of the device's clock and losses are the holes in them.
+    Otherwise the count of samples at the nominal rate is the clock, and losses are what the damage took, pauses, and a
+    lateness of all samples that does not go away.
+    """
+
+    def __init__(self, rate_hz: float, tick_hz: float = 1, modulus: int = 1) -> None:
+        """``tick_hz`` and ``modulus``: rate of the device's counter, and the value at which it wraps."""
+        self._rate_hz = rate_hz
+        self._tick_hz = tick_hz
+        self._modulus = modulus
+        self._period = tick_hz / rate_hz
+        self._clock: DeviceClock | None = None
+        self._timed = False
+        self._count = 0
+        self._rows_per_check = max(10, round(rate_hz))
+        self._late_ns = np.zeros(0)
+        self._last_tick = 0.0
+        self._last_left_ns = 0
+
+    def place(self, rows: Rows) -> tuple[Offsets, Offsets]:
+        """Capture times (n,) and losses (n,) of n >= 1 rows: by the device's clock if it sends it, else by count."""
+        if self._clock is None:
+            self._timed = bool((rows.ticks >= 0).any())
+            self._clock = DeviceClock(self._tick_hz, self._modulus) if self._timed else DeviceClock(self._rate_hz)
+            first = int(np.argmax(rows.ticks >= 0))
+            self._last_tick = float(rows.ticks[first]) - (first + 1) * self._period
+            self._last_left_ns = int(rows.left_ns[0])
+        if self._timed:
+            ticks, lost = self._by_device_time(rows)
+        else:
+            ticks, lost = self._by_count(rows, self._clock)
+        self._last_left_ns = int(rows.left_ns[-1])
+        return self._clock.update(ticks, rows.left_ns), lost
+
+    def lost(self, by_time: Offsets, missing: Offsets, elapsed_ns: Offsets) -> Offsets:
+        """Losses before each row of a device with a clock: ``by_time`` (n,), from the holes in the device's time.
+
+        For devices that count their frames too: ``missing`` (n,) as in ``Rows``, ``elapsed_ns`` (n,) of the host.
+        """
+        return by_time
+
+    def _by_device_time(self, rows: Rows) -> tuple[Offsets, Offsets]:
+        """A sample without usable ticks is taken to follow its predecessor without a loss."""
+        known = np.concatenate([[True], rows.ticks >= 0])
+        ticks = np.concatenate([[self._last_tick], rows.ticks])
+        index = np.arange(len(known))
+        source = np.maximum.accumulate(np.where(known, index, 0))
+        ticks = (ticks[source] + (index - source) * self._period) % self._modulus
+        steps = (np.diff(ticks) + self._modulus / 2) % self._modulus - self._modulus / 2
+        self._last_tick = float(ticks[-1])
+        # The newest row of a late delivery is on time, so over the whole batch the host tells how often it wrapped.
+        passed = (int(rows.left_ns[-1]) - self._last_left_ns) * self._tick_hz / NS_PER_S
+        steps[0] += self._modulus * max(0, round((passed - float(steps.sum())) / self._modulus))
+        by_time = np.rint(steps / self._period).astype(np.int64) - 1
+        # A clock that is being set jumps: beyond what the host saw pass, the host's own time is the better witness.
+        elapsed_ns = np.diff(rows.left_ns, prepend=self._last_left_ns)
+        by_host = np.rint(elapsed_ns * self._rate_hz / NS_PER_S).astype(np.int64) - 1
+        jumped = steps * (NS_PER_S / self._tick_hz) > elapsed_ns + CLOCK_SLACK_NS
+        by_time = np.maximum(np.where(jumped, by_host, by_time), 0)
+        lost = np.maximum(self.lost(by_time, rows.missing, elapsed_ns), 0)
+        return np.rint(ticks[1:]).astype(np.int64), lost
+
+    def _by_count(self, rows: Rows, clock: DeviceClock) -> tuple[Offsets, Offsets]:
+        """Losses from damage and pauses at once; those that left no trace when all rows have come late for a second."""
+        lost: Offsets = rows.missing.copy()
+        if self._count and int(rows.left_ns[0]) - self._last_left_ns > GAP_NS:
+            # The newest row of a late delivery is on time; after a loss it is not.
+            elapsed = round((int(rows.left_ns[-1]) - self._last_left_ns) * self._rate_hz / NS_PER_S)
+            lost[0] += max(0, elapsed - int((1 + lost).sum()))
+        late_ns = clock.late_ns(self._count + np.cumsum(1 + lost), rows.left_ns)
+        self._late_ns = np.concatenate([self._late_ns, late_ns])[-self._rows_per_check :]
+        slipped = int(self._late_ns.min() * self._rate_hz / NS_PER_S + 0.25)
+        if slipped > 0 and len(self._late_ns) == self._rows_per_check:
+            lost[0] += slipped
+            self._late_ns = self._late_ns[:0]
+        ticks: Offsets = self._count + np.cumsum(1 + lost)
+        self._count = int(ticks[-1])
+        return ticks, lost
