@@ -95,6 +95,7 @@ class Pipeline:
             return
         try:
             session = Session(self.bundle, backend, self._sensor)
+            session.warm_up()
             while True:
                 beat()
                 item = self.mailbox.get(0 if stop.is_set() else GET_TIMEOUT_S)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from drivers.packet import Packet, SensorInfo
-from models.base import Backend, Inference
+from models.base import Backend, Inference, Window
 from models.bundle import Bundle
 from models.registry import make_encoder
 from models.select import softmax
@@ -21,9 +21,19 @@ class Session:
         self._encoder = make_encoder(bundle, info)
         self._windower = Windower(bundle.manifest.window, info)
         self._raster = np.zeros(self._encoder.shape, np.uint8)
+        self._window_shape = bundle.manifest.window.samples, len(info.channels)
+        self._info = info
         self._backend = backend
         self._labels = bundle.manifest.labels
         self._temperature = bundle.manifest.temperature
+
+    def warm_up(self) -> None:
+        """Go through everything once, so that the first real window does not pay for first times."""
+        samples, channels = self._window_shape
+        silence = Window(0, 1, np.zeros((samples, channels), np.int16), self._info)
+        self._encoder.encode(silence, self._raster)
+        self._backend.infer(self._raster)
+        self._backend.reset()
 
     @property
     def given_up_samples(self) -> int:
