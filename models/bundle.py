@@ -15,6 +15,7 @@ Loading verifies digests and never executes anything from the folder.
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,8 +102,9 @@ class Bundle:
         if digest is None:
             raise BadModel(f"{self.path / MANIFEST}: the bundle has no {name}; build it anew")
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise BadModel(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+                raise BadModel(f"{path}: not a plain file of at most {MAX_FILE_BYTES} bytes")
             content = path.read_bytes()
         except OSError as error:
             raise BadModel(f"{path}: cannot be read ({error.strerror}); restore the bundle") from error
@@ -126,7 +128,7 @@ class Bundle:
         n = len(self.network.layers)
         try:
             shape = tuple(arrays["shape"])
-            return Golden(
+            golden = Golden(
                 np.unpackbits(arrays["rasters"], axis=-1, count=int(shape[-1])),
                 tuple(
                     np.unpackbits(arrays[f"spikes{i}"], axis=-1, count=self.network.layers[i].neurons) for i in range(n)
@@ -135,8 +137,25 @@ class Bundle:
                 tuple(arrays[f"v{i}"] for i in range(n)),
                 arrays["potentials"],
             )
+            self._check_golden(golden)
+            return golden
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BadModel(f"{self.path / 'golden.npz'}: not golden vectors of this network ({error})") from error
+
+    def _check_golden(self, golden: Golden) -> None:
+        """Raise ValueError unless there is something to compare, in the shapes of this network."""
+        vectors, steps = golden.rasters.shape[:2]
+        neurons = [layer.neurons for layer in self.network.layers]
+        right = (
+            vectors > 0
+            and steps > 0
+            and golden.rasters.shape == (vectors, steps, self.network.features)
+            and [a.shape for a in golden.spikes] == [(vectors, steps, n) for n in neurons]
+            and [a.shape for a in (*golden.u, *golden.v)] == [(vectors, n) for n in neurons * 2]
+            and golden.potentials.shape == (vectors, self.network.classes)
+        )
+        if not right:
+            raise ValueError("there are none, or their shapes are of another network")
 
 
 def load(path: Path) -> Bundle:
@@ -190,6 +209,8 @@ def pack_golden(golden: Golden) -> dict[str, npt.NDArray[np.generic]]:
 def write(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> Bundle:
     """Write a bundle's folder whole or not at all, replacing what is there, and load it back. Raises BadModel."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BadModel(f"{path}: exists and is no bundle; name a new folder, or a bundle to replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         fresh = Path(scratch) / "new"

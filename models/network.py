@@ -72,8 +72,10 @@ class Network:
 
 
 def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
-    n, m = layer.w_in.shape
     where = f"layer {layer.name!r}"
+    if layer.w_in.ndim != 2:
+        raise BadModel(f"{where}: input weights have {layer.w_in.ndim} dimensions, expected 2")
+    n, m = layer.w_in.shape
     if inputs is not None and m != inputs:
         raise BadModel(f"{where} takes {m} inputs, but the layer before it has {inputs} neurons")
     if layer.w_rec is not None and layer.w_rec.shape != (n, n):
@@ -90,10 +92,26 @@ def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
             raise BadModel(f"{where}: {what} has shape {array.shape}, expected {(n,)}")
         if n and (array.min() < low or array.max() > high):
             raise BadModel(f"{where}: {what} must lie in {low}..{high}")
+    _check_reach(layer, where)
     if layer.v_th is None and not last:
         raise BadModel(f"{where} is an integrator, which can only be the last layer")
     if layer.v_th is None and layer.w_rec is not None:
         raise BadModel(f"{where}: an integrator does not spike, so it cannot have recurrent weights")
+
+
+def _check_reach(layer: Layer, where: str) -> None:
+    """No input may drive the synaptic state out of 32 bits: beyond, runtimes differ (onnxruntime's Clip does)."""
+    gain = np.abs(layer.w_in.astype(np.int64)).sum(axis=1)
+    if layer.w_rec is not None:
+        gain = gain + np.abs(layer.w_rec.astype(np.int64)).sum(axis=1)
+    kept = np.maximum(DECAY_ONE - layer.k_u.astype(np.int64), 1)
+    endless = (layer.k_u == DECAY_ONE) & (gain > 0)
+    reach = ((gain << WEIGHT_SHIFT) * DECAY_ONE) // kept + np.abs(layer.bias.astype(np.int64)) + 2 * STATE_MAX
+    if (endless | (reach >= 1 << 31)).any():
+        neuron = int(np.argmax(endless | (reach >= 1 << 31)))
+        raise BadModel(
+            f"{where}: the current of neuron {neuron} can leave 32 bits; use a shorter tau_syn or smaller weights"
+        )
 
 
 def check(network: Network) -> Network:
@@ -165,5 +183,14 @@ def read_npz(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
                 raise BadModel(f"{where}: inflates to more than {NPZ_MAX_BYTES} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise BadModel(f"{where}: not an .npz archive of plain arrays ({error})") from error

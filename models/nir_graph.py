@@ -22,6 +22,9 @@ def read(path: Path, dt_s: float | None = None) -> FloatNetwork:
         graph = nir.read(str(path))
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise BadModel(f"{path}: not a NIR graph ({error})") from error
+    for key, wanted in (("reset", "zero"), ("discretisation", "euler")):
+        if graph.metadata.get(key, wanted) != wanted:
+            raise BadModel(f"{path}: {key} is {graph.metadata[key]!r}; axond maps {wanted!r} only")
     declared = graph.metadata.get("dt")
     dt = dt_s if dt_s is not None else (float(declared) if declared is not None else None)
     if dt is None:
@@ -44,12 +47,20 @@ def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
     drives, recurrent = _wiring(nodes, sources, where)
     layers = []
     at = inputs[0]
+    used = set(recurrent.values())
     while at in drives:
         synapse, at = drives.pop(at)
+        used.add(synapse)
         rec = nodes[recurrent[at]] if at in recurrent else None
         layers.append(_layer(at, nodes[at], nodes[synapse], rec, dt_s, where))
     if drives or not layers:
         raise BadModel(f"{where}: not a chain of populations from the Input ({', '.join(drives) or 'no neurons'})")
+    loose = [name for name, node in nodes.items() if type(node).__name__ in _SYNAPSES and name not in used]
+    if loose:
+        raise BadModel(f"{where}: node {loose[0]!r} leads to no neurons; end the graph with LI or CubaLI")
+    outputs = [sources[name] for name, node in nodes.items() if type(node).__name__ == "Output"]
+    if outputs != [[at]]:
+        raise BadModel(f"{where}: expected one Output node, behind the last population {at!r}")
     return FloatNetwork(tuple(layers), dt_s)
 
 
@@ -64,6 +75,8 @@ def _wiring(
             if type(nodes[synapse]).__name__ not in _SYNAPSES or len(sources[synapse]) != 1:
                 raise BadModel(f"{where}: node {name!r} must be driven by Affine or Linear nodes of one source each")
             source = sources[synapse][0]
+            if source == name and name in recurrent:
+                raise BadModel(f"{where}: node {name!r} has several recurrent synapses, which axond cannot map yet")
             if source == name:
                 recurrent[name] = synapse
             elif source in drives:

@@ -35,7 +35,7 @@ def random_network(
                 name=f"l{i}",
                 w_in=rng.integers(-127, 128, (n, inputs)).astype(np.int8),
                 w_rec=rng.integers(-60, 61, (n, n)).astype(np.int8) if recurrent and spiking else None,
-                k_u=rng.integers(0, 4097, n).astype(np.int32) if i % 2 else np.zeros(n, np.int32),
+                k_u=rng.integers(0, 4090, n).astype(np.int32) if i % 2 else np.zeros(n, np.int32),
                 k_v=rng.integers(0, 4097, n).astype(np.int32),
                 bias=rng.integers(-5000, 5000, n).astype(np.int32) if bias else np.zeros(n, np.int32),
                 v_th=rng.integers(1, 3000, n).astype(np.int32) if spiking else None,

@@ -95,6 +95,36 @@ def test_an_archive_with_pickles_is_refused(tmp_path: Path) -> None:
         network.load((tmp_path / "evil.npz").read_bytes(), "evil.npz")
 
 
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "important").mkdir()
+    (tmp_path / "important" / "thesis.txt").write_text("mine")
+    with pytest.raises(BadModel, match=r"important: exists and is no bundle"):
+        networks.write_bundle(tmp_path / "important", NET)
+    assert (tmp_path / "important" / "thesis.txt").read_text() == "mine"
+
+
+def test_golden_vectors_must_be_there(made: Path, tmp_path: Path) -> None:
+    files = {name: (made / name).read_bytes() for name in bundle.load(made).manifest.files}
+    golden = bundle.load(made).golden
+    none = bundle.Golden(
+        golden.rasters[:0],
+        tuple(a[:0] for a in golden.spikes),
+        tuple(a[:0] for a in golden.u),
+        tuple(a[:0] for a in golden.v),
+        golden.potentials[:0],
+    )
+    files["golden.npz"] = network.write_npz(bundle.pack_golden(none))
+    with pytest.raises(BadModel, match=r"golden.npz: not golden vectors of this network"):
+        load_backend(bundle.write(tmp_path / "none", networks.manifest(NET), files), "onnx")
+
+
+def test_a_current_that_leaves_32_bits_is_refused() -> None:
+    one = np.ones(1, np.int32)
+    layer = network.Layer("slow", np.full((1, 700), 127, np.int8), None, 4096 * one, 0 * one, 0 * one, None)
+    with pytest.raises(BadModel, match=r"layer 'slow': the current of neuron 0 can leave 32 bits"):
+        network.check(network.Network((layer,)))
+
+
 def test_a_failed_write_leaves_the_old_bundle(made: Path) -> None:
     before = (made / "manifest.json").read_bytes()
     with pytest.raises(BadModel):

@@ -105,6 +105,12 @@ def test_refusals_name_the_node_and_the_reason(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match=r"node 'lif1': weights must be finite"):
         nir_graph.convert(graph, 0.01, "made")
 
+    graph = networks.nir_graph(np.random.default_rng(0))
+    graph.nodes["last"] = nir.Linear(np.ones((5, 3)))
+    graph.edges = [*(e for e in graph.edges if e[1] != "output"), ("out", "last"), ("last", "output")]
+    with pytest.raises(BadModel, match=r"node 'last' leads to no neurons"):
+        nir_graph.convert(graph, 0.01, "made")
+
     with pytest.raises(BadModel, match=r"a time constant is shorter than the time step"):
         nir_graph.convert(networks.nir_graph(np.random.default_rng(0)), 0.1, "made")
 
