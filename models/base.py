@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 Raster = npt.NDArray[np.uint8]
 """(time_steps, features) spikes, 0 or 1."""
+Outputs = npt.NDArray[np.int32]
+"""(time_steps, classes) what the last layer puts out at each step: spikes, or an integrator's membrane potential."""
 Potentials = npt.NDArray[np.int64]
-"""(classes,) sum over the steps of the last layer's output."""
+"""(classes,) sum of the outputs over the steps of a window."""
 
 
 class ModelError(Exception):
@@ -93,6 +95,42 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What a network remembers from one step to the next: per layer (neurons,) u and v int32, spikes uint8.
+
+    It belongs to the caller, so that it outlives a backend and moves to another one.
+    """
+
+    u: tuple[npt.NDArray[np.int32], ...]
+    v: tuple[npt.NDArray[np.int32], ...]
+    s: tuple[npt.NDArray[np.uint8], ...]
+
+    @classmethod
+    def rest(cls, neurons: tuple[int, ...]) -> "State":
+        """The state before the first step."""
+        return cls(
+            tuple(np.zeros(n, np.int32) for n in neurons),
+            tuple(np.zeros(n, np.int32) for n in neurons),
+            tuple(np.zeros(n, np.uint8) for n in neurons),
+        )
+
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """All of them: u, v, then spikes, each in the order of the layers."""
+        return (*self.u, *self.v, *self.s)
+
+    def assign(self, other: "State") -> None:
+        """Take over the values of ``other``, a state of the same network."""
+        for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
+            mine[:] = theirs
+
+    def copy(self) -> "State":
+        """One that shares nothing with this one."""
+        fresh = State.rest(tuple(map(len, self.u)))
+        fresh.assign(self)
+        return fresh
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Everything a network did in one ``infer``: per layer (steps, neurons) spikes uint8, u and v int32."""
 
@@ -116,25 +154,26 @@ class Trace:
 
 
 class Backend(ABC):
-    """Runs one network. Only its pipeline's thread calls it. Every backend gives the same potentials, bit by bit."""
+    """Runs one network. Only its pipeline's thread calls it. Every backend gives the same numbers, bit by bit.
+
+    It keeps no state between calls: whoever wants the network to remember owns a ``State`` and hands it in.
+    """
 
     isolate: ClassVar[bool] = False
-    """True: holds the GIL or may crash, so the runtime must put it into a child process."""
+    """True: holds the GIL or may crash, so it always runs in a child process."""
 
     @abstractmethod
     def load(self, bundle: "Bundle") -> IoSpec:
         """Map the network and warm up. Raises BackendUnavailable or BadModel."""
 
     @abstractmethod
-    def infer(self, raster: Raster, trace: Trace | None = None) -> Potentials:
-        """Step the network through ``raster`` from its present state; the result is the caller's own array.
+    def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
+        """Step the network through ``raster``; the result is the caller's own array.
 
-        With a ``trace`` of ``len(raster)`` steps it is filled as well: for golden vectors, not for speed.
+        It starts from ``state``, which afterwards holds the state behind the last step; without one it starts from
+        rest. With a ``trace`` of ``len(raster)`` steps that is filled as well: for golden vectors, not for speed.
+        Raises BackendUnavailable when the runtime or chip has failed; ``state`` is then what it was before.
         """
-
-    @abstractmethod
-    def reset(self) -> None:
-        """State to rest."""
 
     @abstractmethod
     def close(self) -> None:

@@ -48,9 +48,8 @@ def golden(net: network.Network) -> bundle.Golden:
     backend.load_network(net)
     traces, potentials = [], []
     for raster in rasters:
-        trace = Trace.empty(GOLDEN_STEPS, tuple(layer.neurons for layer in net.layers))
-        backend.reset()
-        potentials.append(backend.infer(raster, trace))
+        trace = Trace.empty(GOLDEN_STEPS, net.neurons)
+        potentials.append(backend.infer(raster, trace=trace).sum(axis=0))
         traces.append(trace)
     layers = range(len(net.layers))
     return bundle.Golden(

@@ -5,6 +5,7 @@ Source of the arithmetic: Loihi's CUBA-LIF neuron, as Lava's ``LIF`` process in 
 
 import io
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import BadModel
+from models.convolution import ConvShape
 
 WEIGHT_SHIFT = 7
 """An int8 weight w stands for the even integer 2w, and a synaptic sum is shifted left by 6: together w << 7."""
@@ -30,9 +32,10 @@ NPZ_MAX_BYTES = 512 * 1024 * 1024
 class Layer:
     """One population of neurons with its input and recurrent synapses.
 
-    ``w_in`` int8 (neurons, inputs); ``w_rec`` int8 (neurons, neurons) or None; ``k_u``, ``k_v`` int32 (neurons,)
-    in 0..4096; ``bias`` int32 (neurons,), added to v each step; ``v_th`` int32 (neurons,) in 1..2^17-1, or None for an
-    integrator, which never spikes and whose output is its membrane potential.
+    ``w_in`` int8 (neurons, inputs), or with ``conv`` the kernel (out channels, in channels, height, width), the neurons
+    then in the order (channel, row, column); ``w_rec`` int8 (neurons, neurons) or None; ``k_u``, ``k_v`` int32
+    (neurons,) in 0..4096; ``bias`` int32 (neurons,), added to v each step; ``v_th`` int32 (neurons,) in 1..2^17-1, or
+    None for an integrator, which never spikes and whose output is its membrane potential.
     """
 
     name: str
@@ -42,14 +45,15 @@ class Layer:
     k_v: npt.NDArray[np.int32]
     bias: npt.NDArray[np.int32]
     v_th: npt.NDArray[np.int32] | None
+    conv: ConvShape | None = None
 
     @property
     def neurons(self) -> int:
-        return int(self.w_in.shape[0])
+        return int(self.w_in.shape[0]) if self.conv is None else math.prod(self.conv.out_shape(self.w_in.shape))
 
     @property
     def inputs(self) -> int:
-        return int(self.w_in.shape[1])
+        return int(self.w_in.shape[1]) if self.conv is None else math.prod(self.conv.in_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,20 @@ class Network:
     def classes(self) -> int:
         return self.layers[-1].neurons
 
+    @property
+    def neurons(self) -> tuple[int, ...]:
+        """Of each layer, in order."""
+        return tuple(layer.neurons for layer in self.layers)
+
 
 def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
     where = f"layer {layer.name!r}"
-    if layer.w_in.ndim != 2:
-        raise BadModel(f"{where}: input weights have {layer.w_in.ndim} dimensions, expected 2")
-    n, m = layer.w_in.shape
+    dimensions = 2 if layer.conv is None else 4
+    if layer.w_in.ndim != dimensions or 0 in layer.w_in.shape:
+        raise BadModel(f"{where}: input weights have shape {layer.w_in.shape}, expected {dimensions} dimensions")
+    if layer.conv is not None:
+        layer.conv.check(layer.w_in.shape, where)
+    n, m = layer.neurons, layer.inputs
     if inputs is not None and m != inputs:
         raise BadModel(f"{where} takes {m} inputs, but the layer before it has {inputs} neurons")
     if layer.w_rec is not None and layer.w_rec.shape != (n, n):
@@ -101,7 +113,8 @@ def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
 
 def _check_reach(layer: Layer, where: str) -> None:
     """No input may drive the synaptic state out of 32 bits: beyond, runtimes differ (onnxruntime's Clip does)."""
-    gain = np.abs(layer.w_in.astype(np.int64)).sum(axis=1)
+    gain = np.abs(layer.w_in.astype(np.int64)).sum(axis=tuple(range(1, layer.w_in.ndim)))
+    gain = np.repeat(gain, layer.neurons // len(gain))
     if layer.w_rec is not None:
         gain = gain + np.abs(layer.w_rec.astype(np.int64)).sum(axis=1)
     kept = np.maximum(DECAY_ONE - layer.k_u.astype(np.int64), 1)
@@ -138,6 +151,8 @@ def save(network: Network) -> bytes:
             value = getattr(layer, field)
             if value is not None:
                 arrays[f"{i}.{field}"] = value
+        if layer.conv is not None:
+            arrays[f"{i}.conv"] = layer.conv.packed()
     return write_npz(arrays)
 
 
@@ -156,7 +171,9 @@ def load(content: bytes, where: str) -> Network:
                 f: None if a is None else np.ascontiguousarray(a.astype(_ARRAYS[f], casting="safe"))
                 for f, a in present.items()
             }
-            layers.append(Layer(name=str(name), **fields))  # type: ignore[arg-type]  # required fields were checked above
+            packed = arrays.get(f"{i}.conv")
+            conv = None if packed is None else ConvShape.unpack(packed)
+            layers.append(Layer(name=str(name), **fields, conv=conv))  # type: ignore[arg-type]  # required: checked above
     except (ValueError, KeyError, TypeError) as error:
         raise BadModel(f"{where}: not an integer network ({error})") from error
     return check(Network(tuple(layers)))

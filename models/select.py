@@ -8,13 +8,12 @@ from models.registry import AUTO_ORDER, backends, make_backend
 
 
 def verify(backend: Backend, bundle: Bundle) -> None:
-    """Replay the golden vectors on a loaded backend; leaves it at rest. Raises BadModel on any difference."""
+    """Replay the golden vectors on a loaded backend. Raises BadModel on any difference."""
     golden = bundle.golden
-    neurons = tuple(layer.neurons for layer in bundle.network.layers)
+    neurons = bundle.network.neurons
     for n, raster in enumerate(golden.rasters):
         trace = Trace.empty(len(raster), neurons)
-        backend.reset()
-        potentials = backend.infer(raster, trace)
+        potentials = backend.infer(raster, trace=trace).sum(axis=0)
         wrong = int((potentials != golden.potentials[n]).sum())
         for i, spikes in enumerate(golden.spikes):
             wrong += int((trace.spikes[i] != spikes[n]).sum())
@@ -24,13 +23,12 @@ def verify(backend: Backend, bundle: Bundle) -> None:
                 f"{bundle.path}: {type(backend).__name__} answers golden vector {n} differently in {wrong} cells; "
                 "its results would not be those of the other backends"
             )
-    backend.reset()
 
 
 def load_backend(bundle: Bundle, preference: str) -> tuple[str, Backend]:
     """Load ``bundle`` on backend ``preference``, or on the first usable one for ``auto``.
 
-    Returns the backend's kind and the loaded, verified backend at rest. Raises BackendUnavailable or BadModel.
+    Returns the backend's kind and the loaded, verified backend. Raises BackendUnavailable or BadModel.
     """
     if preference != "auto":
         return preference, _load(bundle, preference)

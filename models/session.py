@@ -33,7 +33,6 @@ class Session:
         silence = Window(0, 1, np.zeros((samples, channels), np.int16), self._info)
         self._encoder.encode(silence, self._raster)
         self._backend.infer(self._raster)
-        self._backend.reset()
 
     @property
     def given_up_samples(self) -> int:
@@ -45,8 +44,7 @@ class Session:
         for window in self._windower.push(packet):
             self._encoder.encode(window, self._raster)
             encoded_ns = time.monotonic_ns()
-            self._backend.reset()
-            potentials = self._backend.infer(self._raster)
+            potentials = self._backend.infer(self._raster).sum(axis=0)
             inferred_ns = time.monotonic_ns()
             scores = softmax(potentials, self._temperature)
             best = int(potentials.argmax())

@@ -34,7 +34,6 @@ def _one(bundle: Bundle, seconds: float) -> dict[str, Any]:
     theirs: list[int] = []
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s or len(ours) < 3:
-        backend.reset()
         start_ns = time.perf_counter_ns()
         backend.infer(raster)
         middle_ns = time.perf_counter_ns()
@@ -46,7 +45,6 @@ def _one(bundle: Bundle, seconds: float) -> dict[str, Any]:
     reference.load(bundle)
     reference_ns = []
     for _ in range(_REFERENCE_ROUNDS):
-        reference.reset()
         start_ns = time.perf_counter_ns()
         reference.infer(raster)
         reference_ns.append(time.perf_counter_ns() - start_ns)

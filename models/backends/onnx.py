@@ -3,11 +3,17 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Potentials, Raster, Trace
+from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Trace
 from models.bundle import Bundle
+from models.network import Network
 
-_DTYPES = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+_TYPES = {"tensor(uint8)": np.dtype(np.uint8), "tensor(int64)": np.dtype(np.int64)}
+_EXTERNAL = b"\x0a\x08location"
+"""The key of a tensor outside the file, as protobuf writes it; no graph of axond has a name like that."""
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class OnnxBackend(Backend):
@@ -17,50 +23,53 @@ class OnnxBackend(Backend):
         self._session: Any = None
 
     def load(self, bundle: Bundle) -> IoSpec:
-        return self.load_step(bundle.artefact("model.onnx"), str(bundle.path))
+        return self.load_step(bundle.artefact("model.onnx"), bundle.network, str(bundle.path))
 
-    def load_step(self, model: bytes, where: str) -> IoSpec:
-        """As ``load``, from the bytes of a compiled step graph."""
+    def load_step(self, model: bytes, network: Network, where: str) -> IoSpec:
+        """As ``load``, from the bytes of the compiled step graph of ``network``."""
         try:
             import onnxruntime
         except ImportError as error:
             raise BackendUnavailable("onnxruntime is not installed: pip install 'axond[onnx]'") from error
+        if _EXTERNAL in model:
+            raise BadModel(f"{where}: model.onnx refers to tensors in other files; a bundle's graph must be whole")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        refusals = onnxruntime.capi.onnxruntime_pybind11_state
+        self._failures = _failures()
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except (refusals.Fail, refusals.InvalidGraph, refusals.InvalidProtobuf, refusals.InvalidArgument,
-                refusals.NotImplemented, refusals.RuntimeException) as error:  # fmt: skip
+        except self._failures as error:
             raise BadModel(f"{where}: onnxruntime refuses model.onnx: {error}") from error
-        self._session = session
-        try:
-            shapes = {
-                value.name: (tuple(map(int, value.shape)), _DTYPES[value.type])
-                for value in (*session.get_outputs(), *session.get_inputs())
-            }
-            self._x = np.zeros(*shapes["x"])
-            self._bind_all(shapes)
-            return IoSpec(shapes["x"][0][1], shapes["acc"][0][1])
-        except (KeyError, TypeError, ValueError) as error:
+        wanted = _interface(network)
+        found = {
+            value.name: (tuple(value.shape), _TYPES.get(value.type))
+            for value in (*session.get_inputs(), *session.get_outputs())
+        }
+        odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if odd:
             raise BadModel(
-                f"{where}: model.onnx is not a step graph of axond ({error!r}); build the bundle anew"
-            ) from error
+                f"{where}: model.onnx is not the step graph of network.npz (see its {odd[0]!r}); build the bundle anew"
+            )
+        self._session = session
+        self._bind_all(network, wanted)
+        return IoSpec(network.features, network.classes)
 
-    def _bind_all(self, shapes: dict[str, Any]) -> None:
+    def _bind_all(self, network: Network, interface: dict[str, Any]) -> None:
         # Two sets of state buffers: a step reads one and writes the other, the next step the other way round.
         # A binding keeps addresses, not arrays: self owns the arrays for as long as the bindings live.
-        self._state = [
-            {name.removesuffix("_out"): np.zeros(*shape) for name, shape in shapes.items() if name != "x"}
+        self._x = np.zeros(*interface["x"])
+        self._state: list[Arrays] = [
+            {name.removesuffix("_out"): np.zeros(*interface[name]) for name in interface if name.endswith("_out")}
             for _ in range(2)
         ]
         self._bindings = [self._bind(self._state[i], self._state[1 - i]) for i in range(2)]
-        self._layers = sum(name.startswith("v") and not name.endswith("_out") for name in shapes)
-        self._now = 0
+        self._layers = len(network.layers)
+        self._out = f"{'v' if network.layers[-1].v_th is None else 's'}{self._layers - 1}"
+        self._classes = network.classes
 
-    def _bind(self, source: dict[str, Any], target: dict[str, Any]) -> Any:
+    def _bind(self, source: Arrays, target: Arrays) -> Any:
         binding = self._session.io_binding()
         for value in self._session.get_inputs():
             array = self._x if value.name == "x" else source[value.name]
@@ -70,34 +79,68 @@ class OnnxBackend(Backend):
             binding.bind_output(value.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return binding
 
-    def infer(self, raster: Raster, trace: Trace | None = None) -> Potentials:
+    def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
         x, run = self._x[0], self._session.run_with_iobinding
-        here, there = self._bindings[self._now], self._bindings[1 - self._now]
-        self._state[self._now]["acc"][:] = 0
-        for t in range(len(raster)):
-            x[:] = raster[t]
-            run(here)
-            here, there = there, here
-            self._now = 1 - self._now
-            if trace is not None:
-                self._record(trace, t)
-        potentials: Potentials = self._state[self._now]["acc"][0].copy()
-        return potentials
+        out = np.empty((len(raster), self._classes), np.int32)
+        self._enter(state)
+        turns = [(binding, self._state[1 - i][self._out][0]) for i, binding in enumerate(self._bindings)]
+        try:
+            for t in range(len(raster)):
+                binding, answer = turns[t & 1]
+                x[:] = raster[t]
+                run(binding)
+                out[t] = answer
+                if trace is not None:
+                    self._record(trace, t)
+        except self._failures as error:
+            raise BackendUnavailable(f"onnxruntime failed in a step: {error}") from error
+        if state is not None:
+            self._leave(state, self._state[len(raster) & 1])
+        return out
+
+    def _enter(self, state: State | None) -> None:
+        """Write ``state``, or rest, where the first step reads."""
+        for name, array in self._state[0].items():
+            array[:] = 0 if state is None else getattr(state, name[0])[int(name[1:])]
+
+    def _leave(self, state: State, now: Arrays) -> None:
+        for name, array in now.items():
+            getattr(state, name[0])[int(name[1:])][:] = array[0]
 
     def _record(self, trace: Trace, t: int) -> None:
-        state = self._state[self._now]
+        now = self._state[1 - (t & 1)]
         for i in range(self._layers):
-            trace.u[i][t], trace.v[i][t] = state[f"u{i}"][0], state[f"v{i}"][0]
-            if f"s{i}" in state:
-                trace.spikes[i][t] = state[f"s{i}"][0]
-
-    def reset(self) -> None:
-        for array in self._state[self._now].values():
-            array[:] = 0
+            trace.u[i][t], trace.v[i][t] = now[f"u{i}"][0], now[f"v{i}"][0]
+            if f"s{i}" in now:
+                trace.spikes[i][t] = now[f"s{i}"][0]
 
     def close(self) -> None:
         self._bindings = []
         self._session = None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
+        state.RuntimeException, state.EPFail, state.NoSuchFile,
+    )  # fmt: skip
+
+
+def _interface(network: Network) -> dict[str, tuple[tuple[int, int], np.dtype[Any]]]:
+    """Name, shape and type of every input and output that the step graph of ``network`` has (``compile.onnx``)."""
+    wide, spikes = np.dtype(np.int64), np.dtype(np.uint8)
+    found: dict[str, tuple[tuple[int, int], np.dtype[Any]]] = {"x": ((1, network.features), spikes)}
+    for i, layer in enumerate(network.layers):
+        row = (1, layer.neurons)
+        found |= {f"u{i}_out": (row, wide), f"v{i}_out": (row, wide)}
+        found |= {f"{name}{i}": (row, wide) for name, k in (("u", layer.k_u), ("v", layer.k_v)) if k.any()}
+        if layer.v_th is not None:
+            found[f"s{i}_out"] = (row, spikes)
+        if layer.w_rec is not None:
+            found[f"s{i}"] = (row, spikes)
+    return found
 
 
 BACKEND = OnnxBackend

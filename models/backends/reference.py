@@ -6,8 +6,9 @@ Source: Loihi's neuron as in Lava's fixed-point ``LIF``; truncation of the decay
 import numpy as np
 import numpy.typing as npt
 
-from models.base import Backend, IoSpec, Potentials, Raster, Trace
+from models.base import Backend, IoSpec, Outputs, Raster, State, Trace
 from models.bundle import Bundle
+from models.convolution import convolve
 from models.network import DECAY_BITS, STATE_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Network
 
 Int64s = npt.NDArray[np.int64]
@@ -21,45 +22,42 @@ def decay(z: Int64s, k: Int64s) -> Int64s:
 
 
 class _Population:
-    """One layer in stepping form, with its state."""
+    """One layer in stepping form."""
 
     def __init__(self, layer: Layer) -> None:
-        # float32 products of int8 weights and 0/1 inputs are exact, as every partial sum is below 2^24: BLAS does them.
-        self.w_in = np.ascontiguousarray(layer.w_in.T, np.float32)
-        self.w_rec = None if layer.w_rec is None else np.ascontiguousarray(layer.w_rec.T, np.float32)
-        self.k_u = layer.k_u.astype(np.int64)
-        self.k_v = layer.k_v.astype(np.int64)
-        self.bias = layer.bias.astype(np.int64)
-        self.threshold = None if layer.v_th is None else layer.v_th.astype(np.int64) << THRESHOLD_SHIFT
-        self.reset()
+        # float32 products of int8 weights and 0/1 inputs are exact, as every partial sum is below 2^24 (network.check):
+        # BLAS does them.
+        self._conv = layer.conv
+        self._w_in = layer.w_in.astype(np.float32)
+        self._w_rec = None if layer.w_rec is None else np.ascontiguousarray(layer.w_rec.T, np.float32)
+        self._k_u = layer.k_u.astype(np.int64)
+        self._k_v = layer.k_v.astype(np.int64)
+        self._bias = layer.bias.astype(np.int64)
+        self._threshold = None if layer.v_th is None else layer.v_th.astype(np.int64) << THRESHOLD_SHIFT
 
-    def reset(self) -> None:
-        n = len(self.k_u)
-        self.u = np.zeros(n, np.int64)
-        self.v = np.zeros(n, np.int64)
-        self.s = np.zeros(n, np.float32)
-
-    def run(self, x: npt.NDArray[np.float32], trace: Trace | None, at: int) -> npt.NDArray[np.float32 | np.int64]:
-        """Step through ``x`` (steps, inputs); returns the layer's output, (steps, neurons)."""
-        drive = (x @ self.w_in).astype(np.int64) << WEIGHT_SHIFT
-        out: npt.NDArray[np.float32 | np.int64]
-        out = np.empty(drive.shape, np.int64 if self.threshold is None else np.float32)
+    def run(self, x: npt.NDArray[np.float32], state: State, at: int, trace: Trace | None) -> npt.NDArray[np.int32]:
+        """Layer ``at`` through ``x`` (steps, inputs): its output (steps, neurons). Writes its part of ``state``."""
+        sums = x @ self._w_in.T if self._conv is None else convolve(x, self._w_in, self._conv)
+        drive = sums.astype(np.int64) << WEIGHT_SHIFT
+        out = np.empty(drive.shape, np.int32)
+        u, v, s = state.u[at].astype(np.int64), state.v[at].astype(np.int64), state.s[at].astype(np.float32)
         for t in range(len(x)):
             current = drive[t]
-            if self.w_rec is not None:
-                current = current + ((self.s @ self.w_rec).astype(np.int64) << WEIGHT_SHIFT)
-            self.u = decay(self.u, self.k_u) + current
-            self.v = np.clip(decay(self.v, self.k_v) + self.u + self.bias, -STATE_MAX, STATE_MAX)
-            if self.threshold is None:
-                out[t] = self.v
+            if self._w_rec is not None:
+                current = current + ((s @ self._w_rec).astype(np.int64) << WEIGHT_SHIFT)
+            u = decay(u, self._k_u) + current
+            v = np.clip(decay(v, self._k_v) + u + self._bias, -STATE_MAX, STATE_MAX)
+            if self._threshold is None:
+                out[t] = v
             else:
-                spikes = self.v > self.threshold
-                self.v[spikes] = 0
-                self.s = spikes.astype(np.float32)
-                out[t] = self.s
+                spikes = v > self._threshold
+                v[spikes] = 0
+                s = spikes.astype(np.float32)
+                out[t] = spikes
             if trace is not None:
-                trace.u[at][t], trace.v[at][t] = self.u, self.v
-                trace.spikes[at][t] = 0 if self.threshold is None else spikes
+                trace.u[at][t], trace.v[at][t] = u, v
+                trace.spikes[at][t] = s
+        state.u[at][:], state.v[at][:], state.s[at][:] = u, v, s
         return out
 
 
@@ -68,6 +66,7 @@ class ReferenceBackend(Backend):
 
     def __init__(self) -> None:
         self._populations: list[_Population] = []
+        self._neurons: tuple[int, ...] = ()
 
     def load(self, bundle: Bundle) -> IoSpec:
         return self.load_network(bundle.network)
@@ -75,18 +74,17 @@ class ReferenceBackend(Backend):
     def load_network(self, network: Network) -> IoSpec:
         """As ``load``, for a network that is in no bundle (yet)."""
         self._populations = [_Population(layer) for layer in network.layers]
+        self._neurons = network.neurons
         return IoSpec(network.features, network.classes)
 
-    def infer(self, raster: Raster, trace: Trace | None = None) -> Potentials:
-        x: npt.NDArray[np.float32 | np.int64] = raster.astype(np.float32)
+    def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
+        state = State.rest(self._neurons) if state is None else state
+        x = raster.astype(np.float32)
+        out = np.zeros((len(raster), 0), np.int32)
         for i, population in enumerate(self._populations):
-            x = population.run(x.astype(np.float32, copy=False), trace, i)
-        potentials: Potentials = x.sum(axis=0).astype(np.int64)
-        return potentials
-
-    def reset(self) -> None:
-        for population in self._populations:
-            population.reset()
+            out = population.run(x, state, i, trace)
+            x = out.astype(np.float32)
+        return out
 
     def close(self) -> None:
         self._populations = []

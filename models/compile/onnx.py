@@ -1,8 +1,9 @@
-"""Compile the integer network into an ONNX graph of one time step: state in, state out, integers only.
+"""Compile the integer network into an ONNX graph of one time step: state in, state out.
 
-Inputs: ``x`` uint8 (1, features), ``acc`` int64 (1, classes), and per layer i ``u{i}``, ``v{i}`` int64 (1, neurons)
-and, where it has recurrent synapses, ``s{i}`` uint8 (1, neurons). Outputs: the same names with ``_out``; every spiking
-layer has ``s{i}_out``. ``acc_out`` is the readout so far. Needs the extra ``build``; running the result does not.
+Inputs: ``x`` uint8 (1, features), and of layer i what its next state depends on: ``u{i}``, ``v{i}`` int64 (1, neurons),
+``s{i}`` uint8 (1, neurons). Outputs: ``u{i}_out``, ``v{i}_out`` and, of a spiking layer, ``s{i}_out``. All arithmetic
+is in integers but the convolution, whose float sums are exact (below 2^24) and four times as fast.
+Needs the extra ``build``; running the result does not.
 """
 
 from typing import Any
@@ -51,14 +52,9 @@ def compile_step(network: Network) -> bytes:
     g.constant("state_min", np.int64(-STATE_MAX))
     g.constant("state_max", np.int64(STATE_MAX))
     g.constant("rest", np.int64(0))
-    x = g.input("x", TensorProto.UINT8, network.features)
-    g.input("acc", TensorProto.INT64, network.classes)
-    out = x
+    out = g.input("x", TensorProto.UINT8, network.features)
     for i, layer in enumerate(network.layers):
         out = _layer(g, i, layer, out)
-    if network.layers[-1].v_th is not None:
-        out = g.op("Cast", out, to=TensorProto.INT64)
-    g.op("Add", "acc", out, out=g.output("acc_out", TensorProto.INT64, network.classes))
     graph = helper.make_graph(g.nodes, "step", g.inputs, g.outputs, list(g.constants.values()))
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="axond"
@@ -68,15 +64,21 @@ def compile_step(network: Network) -> bytes:
 
 
 def _layer(g: _Graph, i: int, layer: Layer, x: str) -> str:
-    """Add the nodes of one layer; returns the name of its output."""
+    """Add the nodes of one layer; returns the name of its spikes."""
     n = layer.neurons
-    total = g.op("MatMulInteger", x, g.constant(f"w{i}", np.ascontiguousarray(layer.w_in.T)))
+    total = _sums(g, i, layer, x)
     if layer.w_rec is not None:
         s = g.input(f"s{i}", TensorProto.UINT8, n)
         total = g.op("Add", total, g.op("MatMulInteger", s, g.constant(f"r{i}", np.ascontiguousarray(layer.w_rec.T))))
-    drive = g.op("Mul", g.op("Cast", total, to=TensorProto.INT64), "weight_unit")
-    u = _decayed_sum(g, i, "u", layer.k_u, drive)
-    v = _decayed_sum(g, i, "v", layer.k_v, u)
+    wide = g.op("Cast", total, to=TensorProto.INT64)
+    kept = _decayed(g, i, "u", layer.k_u)
+    u_out = g.output(f"u{i}_out", TensorProto.INT64, n)
+    if kept is None:
+        u = g.op("Mul", wide, "weight_unit", out=u_out)
+    else:
+        u = g.op("Add", kept, g.op("Mul", wide, "weight_unit"), out=u_out)
+    kept = _decayed(g, i, "v", layer.k_v)
+    v = u if kept is None else g.op("Add", kept, u)
     if layer.bias.any():
         v = g.op("Add", v, g.constant(f"b{i}", layer.bias.astype(np.int64)))
     v_out = g.output(f"v{i}_out", TensorProto.INT64, n)
@@ -88,9 +90,24 @@ def _layer(g: _Graph, i: int, layer: Layer, x: str) -> str:
     return g.op("Cast", fired, to=TensorProto.UINT8, out=g.output(f"s{i}_out", TensorProto.UINT8, n))
 
 
-def _decayed_sum(g: _Graph, i: int, state: str, k: "np.ndarray[Any, np.dtype[np.int32]]", drive: str) -> str:
-    """``decay(state, k) + drive``. Integer Div truncates toward zero, which is what the decay wants."""
+def _sums(g: _Graph, i: int, layer: Layer, x: str) -> str:
+    """Weights times input: int32 for a matrix, float for a convolution."""
+    if layer.conv is None:
+        return g.op("MatMulInteger", x, g.constant(f"w{i}", np.ascontiguousarray(layer.w_in.T)))
+    image = g.op("Cast", x, to=TensorProto.FLOAT)
+    image = g.op("Reshape", image, g.constant(f"in{i}", np.array([1, *layer.conv.in_shape], np.int64)))
+    pads = [*layer.conv.padding, *layer.conv.padding]
+    kernel = g.constant(f"w{i}", layer.w_in.astype(np.float32))
+    sums = g.op("Conv", image, kernel, pads=pads, strides=list(layer.conv.stride))
+    total = g.op("Reshape", sums, g.constant(f"out{i}", np.array([1, layer.neurons], np.int64)))
+    return total if layer.w_rec is None else g.op("Cast", total, to=TensorProto.INT32)
+
+
+def _decayed(g: _Graph, i: int, state: str, k: "np.ndarray[Any, np.dtype[np.int32]]") -> str | None:
+    """``decay(state, k)``; None where nothing is kept. Integer Div truncates toward zero, as the decay wants."""
+    if not k.any():
+        return None
     name = g.input(f"{state}{i}", TensorProto.INT64, len(k))
-    kept = g.op("Div", g.op("Mul", name, g.constant(f"k{state}{i}", k.astype(np.int64))), "one")
-    out = g.output(f"u{i}_out", TensorProto.INT64, len(k)) if state == "u" else None
-    return g.op("Add", kept, drive, out=out)
+    if (k == DECAY_ONE).all():
+        return name
+    return g.op("Div", g.op("Mul", name, g.constant(f"k{state}{i}", k.astype(np.int64))), "one")

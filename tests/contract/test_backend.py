@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.backends.reference import ReferenceBackend
-from models.base import Backend, BackendUnavailable, BadModel, Trace
+from models.base import Backend, BackendUnavailable, BadModel, State, Trace
 from models.bundle import Bundle
 from models.registry import backends, make_backend
 from models.select import verify
@@ -64,36 +64,46 @@ def test_spikes_and_state_equal_the_reference(backend: Backend, tmp_path: Path, 
     for density in (0.02, 0.3):
         raster = random_raster(rng, STEPS, net.features, density)
         mine, expected = Trace.empty(STEPS, neurons), Trace.empty(STEPS, neurons)
-        backend.reset()
-        reference.reset()
-        potentials = backend.infer(raster, mine)
-        assert np.array_equal(potentials, reference.infer(raster, expected))
+        outputs = backend.infer(raster, trace=mine)
+        assert np.array_equal(outputs, reference.infer(raster, trace=expected))
         assert mine.differing_cells(expected) == 0
         assert any(layer.any() for layer in expected.spikes)
 
 
-def test_state_is_carried_until_reset(backend: Backend, bundle: Bundle) -> None:
+def test_state_is_the_callers(backend: Backend, bundle: Bundle) -> None:
     loaded(backend, bundle)
     raster = random_raster(np.random.default_rng(2), STEPS, 24, 0.3)
-    backend.reset()
     whole = backend.infer(raster)
-    backend.reset()
-    first, second = backend.infer(raster[:15]), backend.infer(raster[15:])
-    assert np.array_equal(first + second, whole)
-    assert not np.array_equal(backend.infer(raster), whole)
-    backend.reset()
-    assert np.array_equal(backend.infer(raster), whole)
+    state = State.rest(bundle.network.neurons)
+    parts = [backend.infer(raster[:15], state), backend.infer(raster[15:15], state)]
+    other = backend.infer(raster)
+    parts.append(backend.infer(raster[15:], state))
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(other, whole)
+    assert not np.array_equal(backend.infer(raster, state), whole)
+
+
+def test_state_moves_between_backends(backend: Backend, tmp_path: Path) -> None:
+    net = random_network(np.random.default_rng(4), bias=True)
+    loaded(backend, write_bundle(tmp_path / "made", net))
+    raster = random_raster(np.random.default_rng(2), STEPS, net.features, 0.3)
+    reference = ReferenceBackend()
+    reference.load_network(net)
+    here, there = State.rest(net.neurons), State.rest(net.neurons)
+    turns = [backend if t % 2 else reference for t in range(STEPS)]
+    mixed = [one.infer(raster[t : t + 1], here) for t, one in enumerate(turns)]
+    assert np.array_equal(np.concatenate(mixed), reference.infer(raster, there))
+    assert all(np.array_equal(a, b) for a, b in zip(here.arrays(), there.arrays(), strict=True))
 
 
 def test_the_answer_is_the_callers_own(backend: Backend, bundle: Bundle) -> None:
     loaded(backend, bundle)
     raster = random_raster(np.random.default_rng(3), STEPS, 24, 0.3)
-    backend.reset()
     answer = backend.infer(raster)
     kept = answer.copy()
-    backend.infer(raster)
+    backend.infer(random_raster(np.random.default_rng(4), STEPS, 24, 0.3))
     assert np.array_equal(answer, kept)
-    assert answer.dtype == np.int64
+    assert answer.dtype == np.int32
 
 
 def test_close_is_idempotent_and_load_works_again(backend: Backend, bundle: Bundle) -> None:
