@@ -38,7 +38,9 @@ class ConvShape:
     def check(self, kernel: tuple[int, ...], where: str) -> None:
         """Raise BadModel where no such convolution exists."""
         if min(self.in_shape) < 1 or min(self.stride) < 1 or min(self.padding) < 0:
-            raise BadModel(f"{where}: input {self.in_shape}, stride {self.stride}, padding {self.padding} make no sense")
+            raise BadModel(
+                f"{where}: input {self.in_shape}, stride {self.stride}, padding {self.padding} make no sense"
+            )
         if kernel[1] != self.in_shape[0]:
             raise BadModel(f"{where}: the kernel takes {kernel[1]} channels, its input has {self.in_shape[0]}")
         if min(self.out_shape(kernel)) < 1:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from models.convolution import ConvShape
+from models.linear import Floats, Synapse
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class FloatLayer:
 
     ``i = decay_i * i + gain_i * (w_in x + bias + w_rec s[t-1]);  v = decay_v * v + gain_v * (i + v_leak)``;
     a layer without a synaptic state has ``decay_i = 0, gain_i = 1``. ``threshold`` None means an integrator.
-    Every vector is (neurons,); ``bias`` includes the recurrent bias.
+    Every vector is (neurons,); ``bias`` includes the recurrent bias. With ``conv``, ``w_in`` is the kernel of a
+    convolution.
     """
 
     name: str
@@ -32,6 +34,7 @@ class FloatLayer:
     """The leak term as added to v each step."""
     threshold: Floats | None
     reset: Floats
+    conv: ConvShape | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,8 @@ def run(network: FloatNetwork, raster: npt.NDArray[np.generic]) -> FloatTrace:
     spikes = []
     v_all = np.zeros((batch, steps, 0))
     for layer in network.layers:
-        n = layer.w_in.shape[0]
-        drive = x @ layer.w_in.T + layer.bias
+        n = len(layer.bias)
+        drive = Synapse(layer.w_in, layer.bias, layer.conv)(x.reshape(batch * steps, -1)).reshape(batch, steps, n)
         i = np.zeros((batch, n))
         v = np.zeros((batch, n))
         s = np.zeros((batch, n), bool)

@@ -1,15 +1,15 @@
 """Read a NIR graph (``.nir``, HDF5) into the float network. Needs the extra ``build``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.base import BadModel
-from models.float_network import FloatLayer, FloatNetwork, Floats
-
-_NEURONS = ("LIF", "CubaLIF", "LI", "CubaLI")
-_SYNAPSES = ("Affine", "Linear")
+from models.float_network import FloatLayer, FloatNetwork
+from models.linear import Synapse
+from models.nir_nodes import LINEAR, NEURONS, Shape, identity, population, through
 
 
 def read(path: Path, dt_s: float | None = None) -> FloatNetwork:
@@ -34,96 +34,110 @@ def read(path: Path, dt_s: float | None = None) -> FloatNetwork:
 
 def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
     """Turn a ``nir.NIRGraph`` into a chain of layers. Raises BadModel with the node's name and the reason."""
-    nodes: dict[str, Any] = graph.nodes
-    sources: dict[str, list[str]] = {name: [] for name in nodes}
-    for source, target in graph.edges:
-        sources[target].append(source)
+    if not (np.isfinite(dt_s) and dt_s > 0):
+        raise BadModel(f"{where}: the time step dt is {dt_s:g} s, expected more than 0")
+    nodes, edges = _flat(graph)
     for name, node in nodes.items():
-        if type(node).__name__ not in (*_NEURONS, *_SYNAPSES, "Input", "Output"):
+        if type(node).__name__ not in (*NEURONS, *LINEAR, "Input", "Output"):
             raise BadModel(f"{where}: node {name!r} is a {type(node).__name__}, which axond cannot map yet")
-    inputs = [name for name, node in nodes.items() if type(node).__name__ == "Input"]
-    if len(inputs) != 1:
-        raise BadModel(f"{where}: expected one Input node, found {len(inputs)}")
-    drives, recurrent = _wiring(nodes, sources, where)
-    layers = []
-    at = inputs[0]
-    used = set(recurrent.values())
-    while at in drives:
-        synapse, at = drives.pop(at)
-        used.add(synapse)
-        rec = nodes[recurrent[at]] if at in recurrent else None
-        layers.append(_layer(at, nodes[at], nodes[synapse], rec, dt_s, where))
-    if drives or not layers:
-        raise BadModel(f"{where}: not a chain of populations from the Input ({', '.join(drives) or 'no neurons'})")
-    loose = [name for name, node in nodes.items() if type(node).__name__ in _SYNAPSES and name not in used]
+    ends = {kind: [name for name, node in nodes.items() if type(node).__name__ == kind] for kind in ("Input", "Output")}
+    for kind, found in ends.items():
+        if len(found) != 1:
+            raise BadModel(f"{where}: expected one {kind} node, found {len(found)}")
+    wiring = _Wiring(nodes, edges, where)
+    at = ends["Input"][0]
+    shape: Shape = tuple(int(n) for n in np.atleast_1d(nodes[at].input_type["input"]))
+    layers: list[FloatLayer] = []
+    while at in wiring.forward:
+        path, target = wiring.forward.pop(at)
+        if target in (layer.name for layer in layers):
+            raise BadModel(f"{where}: node {at!r} feeds back into the earlier {target!r}, which axond cannot map yet")
+        synapse, shape = wiring.along(path, shape)
+        synapse = identity(shape, f"{where}: node {target!r}") if synapse is None else synapse
+        recurrent = None
+        if target in wiring.recurrent:
+            recurrent, back = wiring.along(wiring.recurrent[target], shape)
+            recurrent = identity(shape, f"{where}: node {target!r}") if recurrent is None else recurrent
+            if recurrent.neurons != synapse.neurons:
+                raise BadModel(f"{where}: node {target!r} has {synapse.neurons} neurons, its recurrence gives {back}")
+        layers.append(population(target, nodes[target], synapse, recurrent, dt_s, f"{where}: node {target!r}:"))
+        at = target
+    if wiring.forward or not layers:
+        missing = ", ".join(target for _, target in wiring.forward.values()) or "no neurons"
+        raise BadModel(f"{where}: not a chain of populations from the Input ({missing})")
+    loose = [name for name, node in nodes.items() if type(node).__name__ in LINEAR and name not in wiring.used]
     if loose:
         raise BadModel(f"{where}: node {loose[0]!r} leads to no neurons; end the graph with LI or CubaLI")
-    outputs = [sources[name] for name, node in nodes.items() if type(node).__name__ == "Output"]
-    if outputs != [[at]]:
+    if wiring.sources[ends["Output"][0]] != [at]:
         raise BadModel(f"{where}: expected one Output node, behind the last population {at!r}")
     return FloatNetwork(tuple(layers), dt_s)
 
 
-def _wiring(
-    nodes: dict[str, Any], sources: dict[str, list[str]], where: str
-) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
-    """Source population -> (synapse, population it drives), and population -> its recurrent synapse."""
-    drives: dict[str, tuple[str, str]] = {}
-    recurrent: dict[str, str] = {}
-    for name in (name for name, node in nodes.items() if type(node).__name__ in _NEURONS):
-        for synapse in sources[name]:
-            if type(nodes[synapse]).__name__ not in _SYNAPSES or len(sources[synapse]) != 1:
-                raise BadModel(f"{where}: node {name!r} must be driven by Affine or Linear nodes of one source each")
-            source = sources[synapse][0]
-            if source == name and name in recurrent:
-                raise BadModel(f"{where}: node {name!r} has several recurrent synapses, which axond cannot map yet")
-            if source == name:
-                recurrent[name] = synapse
-            elif source in drives:
-                raise BadModel(f"{where}: node {source!r} drives several populations, which axond cannot map yet")
-            else:
-                drives[source] = (synapse, name)
-    return drives, recurrent
+def _flat(graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Nodes and edges with the graphs inside the graph unfolded; their nodes are called ``graph.node``."""
+    nodes: dict[str, Any] = {}
+    edges: list[tuple[str, str]] = []
+    ends: dict[str, tuple[list[str], list[str]]] = {}
+    for name, node in graph.nodes.items():
+        if type(node).__name__ != "NIRGraph":
+            nodes[name] = node
+            continue
+        inner, inner_edges = _flat(node)
+        doors = {n for n, part in inner.items() if type(part).__name__ in ("Input", "Output")}
+        nodes |= {f"{name}.{n}": part for n, part in inner.items() if n not in doors}
+        edges += [(f"{name}.{a}", f"{name}.{b}") for a, b in inner_edges if a not in doors and b not in doors]
+        ends[name] = (
+            [f"{name}.{b}" for a, b in inner_edges if a in doors],
+            [f"{name}.{a}" for a, b in inner_edges if b in doors],
+        )
+    for a, b in graph.edges:
+        edges += [(x, y) for x in (ends[a][1] if a in ends else [a]) for y in (ends[b][0] if b in ends else [b])]
+    return nodes, list(dict.fromkeys(edges))
 
 
-def _vector(value: Any, n: int, what: str) -> Floats:
-    array = np.asarray(value, np.float64).reshape(-1)
-    if array.size == 1:
-        array = np.repeat(array, n)
-    if array.shape != (n,) or not np.isfinite(array).all():
-        raise BadModel(f"{what} must be {n} finite numbers")
-    return array
+class _Wiring:
+    """Which population drives which, and through what."""
 
+    def __init__(self, nodes: Mapping[str, Any], edges: list[tuple[str, str]], where: str) -> None:
+        self._nodes = nodes
+        self._where = where
+        self.sources: dict[str, list[str]] = {name: [] for name in nodes}
+        for source, target in edges:
+            self.sources[target].append(source)
+        self.forward: dict[str, tuple[list[str], str]] = {}
+        """Population (or the Input) -> the linear nodes behind it, and the population that they drive."""
+        self.recurrent: dict[str, list[str]] = {}
+        """Population -> the linear nodes from it back to itself."""
+        self.used: set[str] = set()
+        for name, node in nodes.items():
+            if type(node).__name__ in NEURONS:
+                for source in self.sources[name]:
+                    self._add(name, source)
 
-def _layer(name: str, neuron: Any, synapse: Any, recurrent: Any, dt_s: float, where: str) -> FloatLayer:
-    what = f"{where}: node {name!r}:"
-    w_in = np.asarray(synapse.weight, np.float64)
-    n = w_in.shape[0]
-    bias = _vector(getattr(synapse, "bias", 0.0), n, f"{what} bias")
-    w_rec = None
-    if recurrent is not None:
-        w_rec = np.asarray(recurrent.weight, np.float64)
-        bias = bias + _vector(getattr(recurrent, "bias", 0.0), n, f"{what} recurrent bias")
-    for weights in (w_in, w_rec):
-        if weights is not None and not np.isfinite(weights).all():
-            raise BadModel(f"{what} weights must be finite")
-    kind = type(neuron).__name__
-    leak = _vector(neuron.v_leak, n, f"{what} v_leak")
-    r = _vector(neuron.r, n, f"{what} r")
-    tau_v = _vector(neuron.tau_mem if kind.startswith("Cuba") else neuron.tau, n, f"{what} tau_mem")
-    decay_i, gain_i = np.zeros(n), np.ones(n)
-    if kind.startswith("Cuba"):
-        tau_i = _vector(neuron.tau_syn, n, f"{what} tau_syn")
-        decay_i = 1 - dt_s / tau_i
-        gain_i = _vector(neuron.w_in, n, f"{what} w_in") * dt_s / tau_i
-    threshold = None if kind in ("LI", "CubaLI") else _vector(neuron.v_threshold, n, f"{what} v_threshold")
-    reset = (
-        np.zeros(n) if threshold is None or neuron.v_reset is None else _vector(neuron.v_reset, n, f"{what} v_reset")
-    )
-    decay_v = 1 - dt_s / tau_v
-    if (decay_i < 0).any() or (decay_v < 0).any():
-        raise BadModel(f"{what} a time constant is shorter than the time step {dt_s:g} s")
-    return FloatLayer(
-        name=name, w_in=w_in, bias=bias, w_rec=w_rec, decay_i=decay_i, gain_i=gain_i, decay_v=decay_v,
-        gain_v=r * dt_s / tau_v, leak=leak * dt_s / tau_v, threshold=threshold, reset=reset,
-    )  # fmt: skip
+    def _add(self, name: str, source: str) -> None:
+        path: list[str] = []
+        while type(self._nodes[source]).__name__ in LINEAR:
+            if source in path:
+                raise BadModel(f"{self._where}: node {source!r} is in a loop without neurons, which would never settle")
+            path.insert(0, source)
+            if len(self.sources[source]) != 1:
+                raise BadModel(f"{self._where}: node {source!r} has {len(self.sources[source])} inputs, expected one")
+            source = self.sources[source][0]
+        self.used.update(path)
+        if source == name:
+            if name in self.recurrent:
+                raise BadModel(
+                    f"{self._where}: node {name!r} has several recurrent synapses, which axond cannot map yet"
+                )
+            self.recurrent[name] = path
+        elif source in self.forward:
+            raise BadModel(f"{self._where}: node {source!r} drives several populations, which axond cannot map yet")
+        else:
+            self.forward[source] = (path, name)
+
+    def along(self, path: list[str], shape: Shape) -> tuple[Synapse | None, Shape]:
+        """The linear nodes of ``path`` as one synapse, for an input of ``shape``; None where there are none."""
+        synapse: Synapse | None = None
+        for name in path:
+            synapse, shape = through(self._nodes[name], synapse, shape, f"{self._where}: node {name!r}:")
+        return synapse, shape

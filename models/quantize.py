@@ -1,4 +1,4 @@
-"""Float network to integer network: int8 weights with one scale per layer or per neuron, 12-bit decays."""
+"""Float network to integer network: int8 or int4 weights, one scale per layer or per neuron, 12-bit decays."""
 
 from typing import Literal
 
@@ -6,50 +6,58 @@ import numpy as np
 import numpy.typing as npt
 
 from models.base import BadModel
-from models.float_network import FloatLayer, FloatNetwork, Floats
+from models.float_network import FloatLayer, FloatNetwork
+from models.linear import Floats
 from models.network import DECAY_ONE, STATE_MAX, THRESHOLD_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Network, check
 
-WEIGHT_MAX = 127
 Granularity = Literal["layer", "neuron"]
+Bits = Literal[4, 8]
 
 
-def quantize(network: FloatNetwork, granularity: Granularity = "layer") -> Network:
+def quantize(network: FloatNetwork, granularity: Granularity = "layer", bits: Bits = 8) -> Network:
     """Quantise every layer. Raises BadModel where the integer form cannot say what the float network means.
 
-    A weight's float effect on v in one step is ``gain_v * gain_i * w``; the scale maps the largest of them to 127.
-    ``neuron`` gives each neuron its own scale, and with it its own threshold; an integrator always has one scale, since
-    its potentials are compared with each other.
+    A weight's float effect on v in one step is ``gain_v * gain_i * w``; the scale maps the largest of them to 127, or 7
+    in 4 bits. ``neuron`` gives each neuron (each channel of a convolution) its own scale, and with it its own
+    threshold; an integrator always has one scale, since its potentials are compared with each other.
     """
-    return check(Network(tuple(_layer(layer, granularity) for layer in network.layers)))
+    largest = (1 << (bits - 1)) - 1
+    return check(Network(tuple(_layer(layer, granularity, largest) for layer in network.layers)))
 
 
-def _layer(layer: FloatLayer, granularity: Granularity) -> Layer:
+def _layer(layer: FloatLayer, granularity: Granularity, largest: int) -> Layer:
     where = f"layer {layer.name!r}"
     if (layer.reset != 0).any():
         raise BadModel(
             f"{where}: reset to {layer.reset.max():g}; the integer neuron resets to zero, train with v_reset = 0"
         )
-    gain = (layer.gain_v * layer.gain_i)[:, None]
-    effect = gain * layer.w_in
-    recurrent = None if layer.w_rec is None else gain * layer.w_rec
-    peak = np.abs(effect).max(axis=1)
+    rows = len(layer.w_in)
+    gain = layer.gain_v * layer.gain_i
+    shared = gain.reshape(rows, -1)
+    if (shared != shared[:, :1]).any():
+        raise BadModel(f"{where}: time constants or resistances differ within a channel, whose weights are shared")
+    effect = shared[:, 0].reshape(-1, *[1] * (layer.w_in.ndim - 1)) * layer.w_in
+    recurrent = None if layer.w_rec is None else gain[:, None] * layer.w_rec
+    peak = np.abs(effect).max(axis=tuple(range(1, effect.ndim)))
     if recurrent is not None:
         peak = np.maximum(peak, np.abs(recurrent).max(axis=1))
     if granularity == "layer" or layer.threshold is None:
         peak = np.full_like(peak, peak.max())
     if (peak == 0).any():
         raise BadModel(f"{where}: neuron {int(np.argmin(peak))} has no non-zero weight")
-    scale = WEIGHT_MAX / peak
-    threshold = None if layer.threshold is None else _threshold(layer.threshold, scale, where)
-    unit = scale * (1 << WEIGHT_SHIFT)
+    scale = largest / peak
+    each = np.repeat(scale, len(gain) // rows)
+    threshold = None if layer.threshold is None else _threshold(layer.threshold, each, where)
+    unit = each * (1 << WEIGHT_SHIFT)
     return Layer(
         name=layer.name,
-        w_in=np.rint(effect * scale[:, None]).astype(np.int8),
+        w_in=np.rint(effect * scale.reshape(-1, *[1] * (effect.ndim - 1))).astype(np.int8),
         w_rec=None if recurrent is None else np.rint(recurrent * scale[:, None]).astype(np.int8),
         k_u=np.rint(layer.decay_i * DECAY_ONE).astype(np.int32),
         k_v=np.rint(layer.decay_v * DECAY_ONE).astype(np.int32),
         bias=_bias(layer, unit, where),
         v_th=threshold,
+        conv=layer.conv,
     )
 
 

@@ -95,13 +95,13 @@ def test_the_time_step_must_be_known(tmp_path: Path) -> None:
 
 def test_refusals_name_the_node_and_the_reason(tmp_path: Path) -> None:
     graph = networks.nir_graph(np.random.default_rng(0))
-    graph.nodes["pool"] = nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
-    with pytest.raises(BadModel, match=r"node 'pool' is a SumPool2d"):
+    graph.nodes["wait"] = nir.Delay(np.array([0.1]))
+    with pytest.raises(BadModel, match=r"node 'wait' is a Delay"):
         nir_graph.convert(graph, 0.01, "made")
 
     graph = networks.nir_graph(np.random.default_rng(0))
     graph.nodes["fc1"].weight[0, 0] = np.nan
-    with pytest.raises(BadModel, match=r"node 'lif1': weights must be finite"):
+    with pytest.raises(BadModel, match=r"node 'fc1': weights must be finite"):
         nir_graph.convert(graph, 0.01, "made")
 
     graph = networks.nir_graph(np.random.default_rng(0))
@@ -110,7 +110,7 @@ def test_refusals_name_the_node_and_the_reason(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match=r"node 'last' leads to no neurons"):
         nir_graph.convert(graph, 0.01, "made")
 
-    with pytest.raises(BadModel, match=r"a time constant is shorter than the time step"):
+    with pytest.raises(BadModel, match=r"node 'lif1': tau_mem of 0.05 s is shorter than the time step"):
         nir_graph.convert(networks.nir_graph(np.random.default_rng(0)), 0.1, "made")
 
     garbage = tmp_path / "garbage.nir"
