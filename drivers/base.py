@@ -68,6 +68,11 @@ class Driver(ABC, Generic[C]):
         """True: what nobody takes in time is lost. False: a source that waits, like a file at full speed."""
         return True
 
+    @property
+    def place(self) -> str | None:
+        """A path that changes when the device comes or goes, so that its return is seen at once; None: a try tells."""
+        return None
+
     @abstractmethod
     def info(self) -> SensorInfo:
         """What the samples mean, from the configuration alone: callable before ``open``, touches no hardware."""

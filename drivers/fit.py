@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from drivers.base import Driver, DriverConfig, Misconfigured
 from drivers.lib.serial_sensor import SerialSensor
 from drivers.lib.tick_frames import CRC_BYTES, ECHO_TIMES, HEADER, WAVEFORM, CobsScanner
-from drivers.registry import driver_class, kinds
+from drivers.registry import driver_classes
 
 NOISE_BYTES = 8
 """Fewer are a wire that picks something up."""
@@ -69,19 +69,19 @@ def fits(heard: bytes, seconds: float, baud: int) -> list[Found]:
 def toml(name: str, port: str, found: Found) -> str:
     """The lines for the configuration."""
     lines = [f"[sensors.{name}]", f'driver = "{found.kind}"', f'port = "{port}"']
-    return "\n".join(lines + [f"{key} = {_toml_value(value)}" for key, value in found.settings.items()])
+    return "\n".join(lines + [f"{key} = {toml_value(value)}" for key, value in found.settings.items()])
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """One value of a setting as TOML has it."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def streaming() -> Iterator[tuple[str, type[SerialSensor[Any]]]]:
     """Kinds and drivers of the sensors whose parser can be given bytes."""
-    for kind in kinds():
-        found = driver_class(kind)
+    for kind, found in driver_classes()[0].items():
         if issubclass(found, SerialSensor):
             yield kind, found
 
@@ -134,7 +134,7 @@ def _counts(sensor: Driver[Any], heard: bytes) -> tuple[int, int] | None:
     if not isinstance(sensor, SerialSensor):
         return None
     try:
-        parser = sensor._new_parser()
+        parser = sensor.new_parser()
     except Misconfigured:
         # A package that it needs is not installed.
         return None

@@ -12,6 +12,8 @@ from serial.tools.list_ports_common import ListPortInfo
 
 STABLE = ("serial/by-id", "axond", "serial/by-path")
 """Folders below /dev with names that stay."""
+NO_SERIALS = ("0", "0001", "00000000", "0123456789")
+"""What makers put into every chip where a serial number belongs; the udev rules have the same list."""
 EVENT_CAMERAS = (
     (0x152A, 0x8400, 0x841F, "iniVation"),
     (0x04B4, 0x00F4, 0x00F5, "Prophesee EVK3 or EVK4"),
@@ -61,7 +63,7 @@ def _port(info: ListPortInfo, dev: Path, proc: Path) -> SerialPort:
         usb_id = f"{info.vid:04x}:{info.pid:04x}" + (f":{info.serial_number}" if info.serial_number else "")
     path = Path(info.device)
     product = info.product or (info.description if info.description != "n/a" else "") or ""
-    stable = stable_name(path, dev, unique=bool(info.serial_number))
+    stable = stable_name(path, dev, unique=info.serial_number not in (None, "", *NO_SERIALS))
     return SerialPort(info.device, stable, usb_id, product, holder(path, proc), access(path))
 
 
@@ -94,7 +96,8 @@ def holder(path: Path, proc: Path = Path("/proc")) -> str | None:
     except OSError:
         return None
     pid = _locker(status, proc)
-    for folder in proc.glob("[0-9]*") if pid is None else ():
+    # A port that we have locked ourselves may be open elsewhere too.
+    for folder in proc.glob("[0-9]*") if pid in (None, os.getpid()) else ():
         if int(folder.name) != os.getpid() and _has_open(folder / "fd", status):
             pid = int(folder.name)
             break
@@ -106,7 +109,8 @@ def _locker(status: os.stat_result, proc: Path) -> int | None:
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in _lines(proc / "locks"):
         fields = line.split()
-        if len(fields) > 5 and fields[5] == place and fields[4].isdigit():
+        # Processes outside of our container are told as 0.
+        if len(fields) > 5 and fields[5] == place and fields[4].isdigit() and int(fields[4]):
             return int(fields[4])
     return None
 

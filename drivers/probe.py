@@ -21,7 +21,7 @@ from drivers.fit import LEAST_FRAMES, NOISE_BYTES, SKIPPED_SHARE, Found, choices
 from drivers.lib.clock import NS_PER_S
 from drivers.lib.serial_link import SerialLink
 from drivers.lib.serial_sensor import SerialSensor
-from drivers.registry import driver_class, kinds
+from drivers.registry import driver_classes
 
 LISTEN_S = 1.3
 """At each rate: the slowest sensors here send three frames a second."""
@@ -77,6 +77,8 @@ def probe(port: str, *, ask: bool, say: Callable[[str], None]) -> Report:
     Raises Unavailable when the port cannot be opened or goes away.
     """
     report = Report(port)
+    for sentence in driver_classes()[1]:
+        say(sentence)
     for baud, heard, seconds in _hear(port, say):
         report.heard[baud] = round(len(heard) / seconds, 1)
         report.found = fits(heard, seconds, baud)
@@ -130,8 +132,7 @@ def _ask(report: Report, say: Callable[[str], None]) -> None:
 def _asking(port: str) -> list[tuple[str, Driver[Any]]]:
     """Drivers that ask, at their usual rates first."""
     found: list[tuple[int, str, Driver[Any]]] = []
-    for kind in kinds():
-        driver = driver_class(kind)
+    for kind, driver in driver_classes()[0].items():
         fields = driver.Config.model_fields
         if not {"port", "baud"} <= set(fields):
             continue
@@ -149,7 +150,7 @@ def _asks(sensor: Driver[Any]) -> bool:
     if not isinstance(sensor, SerialSensor):
         return True
     try:
-        return bool(getattr(sensor._new_parser(), "asks", False))
+        return bool(getattr(sensor.new_parser(), "asks", False))
     except Misconfigured:
         return False
 

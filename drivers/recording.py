@@ -1,21 +1,30 @@
 """A file of packets: one ``.npz`` without pickles, so that a recording can be taken from anybody."""
 
+import errno
 import json
 import os
-import zipfile
-import zlib
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from drivers.base import Misconfigured
+from drivers.lib.npz import MOST_BYTES, read_arrays
 from drivers.packet import EVENT, Packet, SensorInfo
 
 FORMAT = "axond-recording-1"
-_ARRAYS = ("header", "data", "length", "t0_ns", "dt_ns", "lost")
+_COLUMNS = ("length", "t0_ns", "dt_ns", "lost")
+_INTEGERS = tuple(np.dtype(code) for code in ("<i2", "<i4", "<i8", "i1", "<u2", "<u4", "<u8", "u1"))
+_TYPES = {"header": (np.dtype(np.uint8),), "data": (*_INTEGERS, EVENT)} | {
+    name: (np.dtype("<i8"),) for name in _COLUMNS
+}
+_LATEST_NS = 1 << 62
+"""No clock of a computer that is up gets there; sums with it stay within 64 bits."""
+_MOST_HEADER_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,8 @@ class Recording:
 def save(path: Path, info: SensorInfo, packets: Sequence[Packet]) -> None:
     """Write 1 or more packets of one sensor; after a crash ``path`` holds the old file or the new one, whole.
 
-    Raises ValueError for packets that do not belong together, OSError when the disk does not take them.
+    Raises ValueError for packets that do not belong together, OSError when the disk does not take them, or when they
+    are more than ``load`` would read.
     """
     if not packets:
         raise ValueError("a recording needs one packet or more")
@@ -46,6 +56,9 @@ def save(path: Path, info: SensorInfo, packets: Sequence[Packet]) -> None:
         "dt_ns": np.array([p.dt_ns for p in packets], np.int64),
         "lost": np.array([p.lost for p in packets], np.int64),
     }
+    size, most = sum(array.nbytes for array in arrays.values()), MOST_BYTES - _MOST_HEADER_BYTES
+    if size > most:
+        raise OSError(errno.EFBIG, f"{size} bytes are too many for one recording, at most {most}", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -65,52 +78,74 @@ def save(path: Path, info: SensorInfo, packets: Sequence[Packet]) -> None:
 def load(path: Path) -> Recording:
     """Read what ``save`` wrote. Raises Misconfigured in one sentence for anything else."""
     try:
-        # Our own file object: numpy forgets to close one that is no archive.
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                _reject(path, "it is one array, not an .npz of several")
-            absent = [name for name in _ARRAYS if name not in archive]
-            if absent:
-                _reject(path, f"it has no array {absent[0]!r}")
-            arrays = {name: archive[name] for name in _ARRAYS}
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Misconfigured(f"{path}: cannot be opened (it is no regular file)")
+        file = path.open("rb")
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be opened ({error.strerror or error})") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        _reject(path, f"it is damaged or no .npz file: {error}")
-    return _assemble(path, arrays)
+    except ValueError as error:
+        raise Misconfigured(f"{str(path)!r}: cannot be opened ({error})") from error
+    with file:
+        try:
+            return _assemble(read_arrays(file, _TYPES))
+        except OSError as error:
+            raise Misconfigured(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            raise Misconfigured(f"{path}: cannot be replayed, {error}; record it again with this program") from error
 
 
-def _assemble(path: Path, arrays: dict[str, Any]) -> Recording:
-    try:
-        header = json.loads(arrays["header"].tobytes())
-        kind, sensor, info = header["format"], str(header["sensor"]), header["info"]
-        meaning = SensorInfo(
-            family=str(info["family"]),
-            channels=tuple(map(str, info["channels"])),
-            units=tuple(map(str, info["units"])),
-            scale=tuple(map(float, info["scale"])),
-            rate_hz=float(info["rate_hz"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        _reject(path, f"its header is wrong: {error!r}")
-    if kind != FORMAT:
-        _reject(path, f"its format is {kind!r}, expected {FORMAT!r}")
-    data, columns = arrays["data"], [arrays[name] for name in _ARRAYS[2:]]
-    if any(column.dtype != np.int64 or column.ndim != 1 or len(column) != len(columns[0]) for column in columns):
-        _reject(path, "length, t0_ns, dt_ns and lost must be int64 arrays of one length")
-    length, t0_ns, dt_ns, lost = (column.tolist() for column in columns)
-    if not length or min(length) < 1 or sum(length) != len(data) or min(lost) < 0 or min(dt_ns) < 0:
-        _reject(path, f"its packets have {sum(length)} samples or impossible values, its data has {len(data)} samples")
+def _assemble(arrays: dict[str, Any]) -> Recording:
+    """Raises ValueError with what is wrong with them."""
+    sensor, info = _meaning(arrays["header"].tobytes())
+    data, columns = arrays["data"], [arrays[name] for name in _COLUMNS]
+    if any(column.ndim != 1 or len(column) != len(columns[0]) for column in columns):
+        raise ValueError(f"{', '.join(_COLUMNS)} must be arrays of one length")
+    lengths, t0_ns, dt_ns, lost = (column.tolist() for column in columns)
+    if not lengths or min(lengths) < 1 or sum(lengths) != len(data):
+        raise ValueError(f"its packets have {sum(lengths)} samples, its data has {len(data)}")
     events = data.dtype == EVENT and data.ndim == 1
-    if not events and not (data.dtype.kind in "iu" and data.ndim == 2 and data.shape[1] == len(meaning.channels)):
-        _reject(path, f"its data is {data.dtype} {data.shape}, expected integers of {len(meaning.channels)} channels")
-    ends = np.cumsum(length).tolist()
+    if not events and not (data.dtype.kind in "iu" and data.ndim == 2 and data.shape[1] == len(info.channels)):
+        raise ValueError(f"its data is {data.dtype} {data.shape}, expected integers of {len(info.channels)} channels")
+    if not (min(dt_ns) == max(dt_ns) == 0 if events else min(dt_ns) > 0 and info.rate_hz > 0):
+        raise ValueError("its sample periods are impossible: 0 is for events, samples need a period and a rate")
+    times = np.append(arrays["t0_ns"], data["t_ns"] if events else np.int64(0))
+    latest_ns = max(int(times.max()), *(t0 + dt * n for t0, dt, n in zip(t0_ns, dt_ns, lengths, strict=True)))
+    if int(times.min()) < 0 or latest_ns > _LATEST_NS or min(lost) < 0 or max(lost) > _LATEST_NS:
+        raise ValueError("it has times or losses that are impossible")
+    if np.any(np.diff(arrays["t0_ns"]) < 0) or (events and np.any(np.diff(data["t_ns"]) < 0)):
+        raise ValueError("its times go back")
+    ends = np.cumsum(lengths).tolist()
     packets = (
-        Packet(sensor, i, t0_ns[i], dt_ns[i], data[ends[i] - length[i] : ends[i]], lost[i]) for i in range(len(length))
+        Packet(sensor, i, t0_ns[i], dt_ns[i], data[ends[i] - lengths[i] : ends[i]], lost[i])
+        for i in range(len(lengths))
     )
-    return Recording(sensor, meaning, tuple(packets))
+    return Recording(sensor, info, tuple(packets))
 
 
-def _reject(path: Path, why: str) -> NoReturn:
-    raise Misconfigured(f"{path}: cannot be replayed, {why}; record it again with this program")
+def _meaning(stored: bytes) -> tuple[str, SensorInfo]:
+    """Name and meaning of the sensor. Raises ValueError."""
+    if len(stored) > _MOST_HEADER_BYTES:
+        raise ValueError(f"its header is wrong: {len(stored)} bytes, at most {_MOST_HEADER_BYTES} make sense")
+    try:
+        header = json.loads(stored)
+        kind, sensor, info = header["format"], header["sensor"], header["info"]
+        channels, units, scale = info["channels"], info["units"], info["scale"]
+        meaning = SensorInfo(info["family"], tuple(channels), tuple(units), tuple(scale), float(info["rate_hz"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"its header is wrong: {error!r}") from error
+    if kind != FORMAT:
+        raise ValueError(f"its format is {str(kind)[:50]!r}, expected {FORMAT!r}")
+    names = (sensor, meaning.family, *meaning.channels, *meaning.units)
+    if not all(isinstance(part, list) for part in (channels, units, scale)) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise ValueError("its header is wrong: names and units must be texts, channels, units and scale lists")
+    if not all(type(factor) in (int, float) and abs(factor) < 1e300 for factor in scale):
+        raise ValueError("its header is wrong: scale must be finite numbers")
+    if not len(channels) == len(units) == len(scale):
+        raise ValueError(
+            f"its header is wrong: {len(channels)} channels have {len(units)} units and {len(scale)} factors"
+        )
+    if not isfinite(meaning.rate_hz) or meaning.rate_hz < 0:
+        raise ValueError(f"its header is wrong: {meaning.rate_hz} is no sample rate")
+    return sensor, meaning

@@ -36,6 +36,18 @@ def driver_class(kind: str) -> type[Driver[Any]]:
     return found
 
 
+def driver_classes() -> tuple[dict[str, type[Driver[Any]]], list[str]]:
+    """Every driver by its kind, and a sentence for each that is broken: those keep no other from working."""
+    found: dict[str, type[Driver[Any]]] = {}
+    broken: list[str] = []
+    for kind in kinds():
+        try:
+            found[kind] = driver_class(kind)
+        except Misconfigured as error:
+            broken.append(str(error))
+    return found, broken
+
+
 def _own_kinds() -> set[str]:
     root = Path(__file__).parent
     files = (path for path in root.rglob("*.py") if _DECLARATION.search(path.read_text(encoding="utf-8")))
@@ -49,9 +61,12 @@ def _third_party() -> dict[str, EntryPoint]:
 def _load(point: EntryPoint) -> object:
     try:
         loaded: object = point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        # Other people's code raises what it likes; all of it becomes one sentence.
+        package = f"package {point.dist.name}" if point.dist else "its package"
         raise Misconfigured(
-            f"driver {point.name!r} ({point.value}) cannot be imported: {error}; install or repair its package"
+            f"driver {point.name!r} ({point.value}) cannot be imported: {type(error).__name__}: {error}; "
+            f"repair or remove {package}"
         ) from error
     return loaded
 

@@ -16,10 +16,11 @@ from drivers.packet import Packet, SensorInfo
 
 PERIODS = 16
 """The kernel's buffer: how many packets the reader may be late before samples are lost."""
+CARDS = "/dev/snd"
 SILENCE_NS = NS_PER_S
 STALL_NS = 10 * NS_PER_S
 """A device that gives nothing for so long is opened again."""
-_BY_NUMBER = re.compile(r"((plug)?hw:)?\d+(,\d+)*")
+_BY_NUMBER = re.compile(r"((plug)?hw:)?(card=)?\d+(,(dev=|subdev=)?\d+)*", re.IGNORECASE)
 
 
 class AlsaConfig(DriverConfig):
@@ -32,6 +33,8 @@ class AlsaConfig(DriverConfig):
     @field_validator("device")
     @classmethod
     def _is_stable(cls, device: str) -> str:
+        if "\0" in device:
+            raise ValueError("a device's name has no NUL characters")
         if _BY_NUMBER.fullmatch(device):
             raise ValueError(
                 f"{device!r} names a card by number, and numbers change when devices are plugged; take a name "
@@ -50,6 +53,10 @@ class Alsa(Driver[AlsaConfig]):
         self._period = max(1, cfg.rate_hz * cfg.packet_ms // 1000)
         self._pcm: Any = None
         self._start(0)
+
+    @property
+    def place(self) -> str | None:
+        return CARDS
 
     def info(self) -> SensorInfo:
         return sound_info(self.cfg.rate_hz, self.cfg.channels)

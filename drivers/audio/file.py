@@ -1,5 +1,6 @@
 """Sound files as a microphone: WAV, FLAC and what else libsndfile reads, as int16 at real or full speed."""
 
+import stat
 import struct
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,8 @@ from drivers.packet import Packet, SensorInfo
 
 INTEGER_SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"}
 """libsndfile gives these as int16 by dropping bits; it would turn floating point into zeros."""
+UNKNOWN_BYTES = 0x7FFF0000
+"""Programs that write WAV to a pipe cannot go back to fill the length in: they announce this much or more."""
 
 
 class FileConfig(DriverConfig):
@@ -117,7 +120,11 @@ class FileAudio(Driver[FileConfig]):
 
     def _open(self, path: Path) -> soundfile.SoundFile:
         """An open file that matches the configuration. Raises Misconfigured."""
+        if path.suffix.lower() == ".raw":
+            raise Misconfigured(f"{path}: raw samples do not say their rate and type; convert them to WAV")
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise Misconfigured(f"{path}: cannot be opened (it is no regular file)")
             _check_riff(path)
             file = soundfile.SoundFile(path)
         except soundfile.LibsndfileError as error:
@@ -156,6 +163,8 @@ def _check_riff(path: Path) -> None:
             if len(header) < 8:
                 raise Misconfigured(f"{path}: ends at byte {size} before its sound data begins; it was cut short")
             kind, length = struct.unpack("<4sI", header)
+            if kind == b"data" and length >= UNKNOWN_BYTES:
+                return
             if at + 8 + length > size:
                 raise Misconfigured(
                     f"{path}: cut short at byte {size}: the chunk {kind.decode('ascii', 'replace')!r} at byte {at} "

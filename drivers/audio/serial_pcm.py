@@ -107,7 +107,7 @@ class SerialPcm(SerialSensor[SerialPcmConfig]):
     def info(self) -> SensorInfo:
         return sound_info(self.cfg.rate_hz, 1)
 
-    def _new_parser(self) -> Parser:
+    def new_parser(self) -> Parser:
         self._still = Still(
             "stuck",
             f"every sample has been the same for {STUCK_S} s: the microphone is dead",

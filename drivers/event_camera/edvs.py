@@ -146,6 +146,10 @@ class Edvs(Driver[EdvsConfig]):
         self._where = f"{cfg.port} at {cfg.baud} baud"
         self._start(0)
 
+    @property
+    def place(self) -> str | None:
+        return self._link.place
+
     def info(self) -> SensorInfo:
         most_hz = self.cfg.baud / 10 / EVENT_BYTES[self._time]
         return SensorInfo("event_camera", ("x", "y", "on"), ("px", "px", "1"), (1.0, 1.0, 1.0), most_hz)

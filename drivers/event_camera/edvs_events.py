@@ -23,6 +23,8 @@ QUIET_EVENTS = 4
 """So many events in step, up to the last byte before a pause of the line, are worth as much as a run."""
 MAX_DELTA_BYTES = 4
 CHAIN_ROUNDS = 6
+NEVER = 1 << 60
+"""Longer than any run takes."""
 LOW_BITS = np.uint8(0x7F)
 
 
@@ -63,6 +65,7 @@ class EventScanner:
         # Without a time only bit 7 speaks, and read from a wrong place it is the polarity; a step may be an address.
         self._confirm = {"none": 32, "delta": 24}.get(time, 12)
         self._judge_bytes = (self._confirm + 2) * self._longest
+        self._window = BACK * self._longest
         self._synced = False
         self._at_start = True
         self._rest = np.zeros(0, np.uint8)
@@ -101,7 +104,9 @@ class EventScanner:
                 kept, at, going = self._repair(data, starts, wrong, quiet)
             taken.append(starts[:kept])
         self._rest = data[at:].copy()
-        return self._events(data, np.concatenate(taken), origin, self.skipped_bytes > skipped_before)
+        events = self._events(data, np.concatenate(taken), origin, self.skipped_bytes > skipped_before)
+        self._ends_of_deltas = self._ends_of_deltas[:0].copy()
+        return events
 
     def _enter(self, data: U8, at: int, quiet: bool) -> int:
         """Where a run of right events begins; if there is none yet, where the search must go on with more bytes."""
@@ -111,10 +116,12 @@ class EventScanner:
             # A camera that was just started begins with an event; only a stream joined later must be searched.
             self._synced = self._best_run(data, at, at + 1) is not None
             self._at_start = False
-        while found < end and not self._synced:
-            best = self._best_run(data, found, min(found + REGION_BYTES, end))
+        # What lies within the window behind a place has a say, so all of it must be there: reads may end anywhere.
+        while found + self._window < end and not self._synced:
+            region_end = min(found + REGION_BYTES, end - self._window)
+            best = self._entry(data, found, region_end)
             self._synced = best is not None
-            found = best if best is not None else min(found + REGION_BYTES, end)
+            found = best if best is not None else region_end
         if quiet and not self._synced:
             for place in range(found, len(data) - QUIET_EVENTS * self._bytes + 1):
                 if self._ends_whole(data, self._chain(data, place)):
@@ -127,7 +134,8 @@ class EventScanner:
     def _repair(self, data: U8, starts: Offsets, wrong: int, quiet: bool) -> tuple[int, int, bool]:
         """What to do about event ``wrong``: events to take, where to go on, and whether that can be done now."""
         place = int(starts[wrong])
-        if place + self._judge_bytes > len(data):
+        search_end = place + 2 * self._longest
+        if search_end + self._judge_bytes > len(data):
             if not quiet:
                 kept = max(0, wrong - BACK)
                 return kept, int(starts[kept]), False
@@ -141,7 +149,7 @@ class EventScanner:
         else:
             trusted = starts[max(0, wrong - BACK) :][:1]
             tick = int(self._ticks(data, trusted)[0])
-            found = self._best_run(data, int(trusted[0]) + 1, place + 2 * self._longest, tick)
+            found = self._best_run(data, int(trusted[0]) + 1, search_end, tick)
             if found is not None:
                 kept = int(np.count_nonzero(self._next(starts[:wrong]) <= found))
         if found is None:
@@ -150,11 +158,32 @@ class EventScanner:
         self.skipped_bytes += found - (int(starts[kept]) if found > place or kept < wrong else place)
         return kept, found, True
 
+    def _entry(self, data: U8, first: int, end: int) -> int | None:
+        """The first of the places ``first .. end - 1`` from which a run goes on that is not far slower than the runs
+        from the window behind it."""
+        run, taken = self._runs(data, first, end + self._window)
+        if not run[: end - first].any():
+            return None
+        taken = np.where(run, taken, NEVER)
+        least = np.lib.stride_tricks.sliding_window_view(taken, self._window + 1).min(axis=1)
+        good = run[: end - first] & (taken[: end - first] <= 4 * least + self._confirm)
+        return first + int(good.argmax()) if good.any() else None
+
     def _best_run(self, data: U8, first: int, end: int, since_tick: int | None = None) -> int | None:
         """Offset in ``first .. end - 1`` of the first of the runs of right events that take the least time.
 
         ``since_tick``: time field of an event not long before them; the way from there to them counts too.
         """
+        run, taken = self._runs(data, first, end)
+        if not run.any():
+            return None
+        if since_tick is not None and self._time != "delta":
+            taken = taken + ((self._ticks(data, np.arange(first, end)) - since_tick) & self._mask)
+        least = int(taken[run].min())
+        return first + int(np.argmax(run & (taken <= 4 * least + self._confirm)))
+
+    def _runs(self, data: U8, first: int, end: int) -> tuple[np.ndarray, Offsets]:
+        """Whether a run of right events begins at each of the places ``first .. end - 1``, and the time it takes."""
         places = np.arange(first, min(len(data), end + self._judge_bytes))
         size = len(places)
         whole = self._next(places) <= first + size
@@ -167,15 +196,10 @@ class EventScanner:
         right[:-1] &= right[nexts[:-1]] & (steps[:-1] <= self._max_step)
         at = np.arange(end - first)
         run, taken = right[at], steps[at]
-        if since_tick is not None and self._time != "delta":
-            taken = taken + ((ticks[at] - since_tick) & self._mask)
         for _ in range(self._confirm - 1):
             at = nexts[at]
             run, taken = run & right[at], taken + steps[at]
-        if not run.any():
-            return None
-        least = int(taken[run].min())
-        return first + int(np.argmax(run & (taken <= 4 * least + self._confirm)))
+        return run, taken
 
     def _ends_whole(self, data: U8, starts: Offsets) -> bool:
         """Whether these are enough events, all marked, up to the last byte."""

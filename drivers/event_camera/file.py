@@ -10,15 +10,17 @@ from pydantic import Field
 
 from drivers.base import Driver, DriverConfig, EndOfInput, Misconfigured
 from drivers.event_camera.recordings import Recording, open_recording
+from drivers.event_camera.words import NS_PER_US, Block
 from drivers.lib.clock import NS_PER_S
 from drivers.lib.pace import Pace, Pacer
 from drivers.packet import EVENT, Packet, SensorInfo
 
-NS_PER_TICK = 1000
+NS_PER_MS = 1_000_000
 MAX_EVENTS = 1 << 20
 """A slice with more is handed over in parts."""
-MAX_SPAN_US = 1 << 50
-"""35 years: more is no time, and would not fit into nanoseconds."""
+KEPT_BYTES = 1 << 23
+MAX_SPAN_NS = 1000 << 50
+"""35 years: more is no time."""
 
 
 Pixels: TypeAlias = Annotated[int, Field(ge=1, le=1 << 14)]
@@ -44,7 +46,7 @@ class FileEvents(Driver[EventFileConfig]):
 
     def __init__(self, name: str, cfg: EventFileConfig) -> None:
         super().__init__(name, cfg)
-        self._pacer = Pacer(cfg.pace, NS_PER_S / NS_PER_TICK)
+        self._pacer = Pacer(cfg.pace, NS_PER_S / NS_PER_US)
         self._slices: Iterator[npt.NDArray[Any]] | None = None
         self._next: npt.NDArray[Any] | None = None
         self._seq = 0
@@ -54,11 +56,12 @@ class FileEvents(Driver[EventFileConfig]):
         return self.cfg.pace == "real"
 
     def info(self) -> SensorInfo:
-        return SensorInfo("event_camera", ("x", "y", "on"), ("px", "px", "1"), (1.0, 1.0, 1.0), NS_PER_S / NS_PER_TICK)
+        return SensorInfo("event_camera", ("x", "y", "on"), ("px", "px", "1"), (1.0, 1.0, 1.0), NS_PER_S / NS_PER_US)
 
     def open(self) -> None:
         """Read up to the end of the first slice, start the clock. Raises Misconfigured, naming file and fault."""
         self.close()
+        _keep_memory()
         recording = open_recording(self.cfg.path, self.cfg.geometry)
         self._pacer.start()
         self._slices = self._play(recording, self._pacer.t_ns(0))
@@ -90,70 +93,79 @@ class FileEvents(Driver[EventFileConfig]):
 
     def _play(self, recording: Recording, start_ns: int) -> Iterator[npt.NDArray[Any]]:
         """Slices as EVENT; the first event ever played happens at ``start_ns``."""
-        lap_us = 0
+        lap_ns = 0
         while True:
-            timeline = Timeline(recording.path, start_ns, lap_us)
-            for events in recording.decode():
-                if len(events):
-                    self.counters.out_of_range += timeline.enter(events)
-                    yield from timeline.cut(self.cfg.packet_ms * 1000)
-            if timeline.first_us is None:
+            timeline = Timeline(recording.path, start_ns, lap_ns, self.cfg.packet_ms * NS_PER_MS)
+            for block in recording.decode():
+                self.counters.out_of_range += timeline.enter(block)
+                yield from timeline.cut()
+            if timeline.first_ns is None:
                 raise Misconfigured(f"{recording.path}: holds no events")
             yield from timeline.rest()
             if not self.cfg.loop:
                 return
-            lap_us = timeline.last_us + 1
+            lap_ns = timeline.last_ns + NS_PER_US
+
+
+def _keep_memory() -> None:
+    """Make the C library keep freed blocks of events for the next ones.
+
+    glibc gives large ones back to the system until a larger one was freed (mallopt(3), M_MMAP_THRESHOLD); new pages for
+    each block cost as much as its decoding.
+    """
+    np.empty(KEPT_BYTES, np.uint8)
 
 
 class Timeline:
     """One lap: makes blocks of the file's time into slices of ours."""
 
-    def __init__(self, path: Path, start_ns: int, lap_us: int) -> None:
-        """``lap_us``: what the first event's time becomes, since the first event ever played, at ``start_ns``."""
-        self.first_us: int | None = None
-        self.last_us = lap_us
-        """Time of the newest event, in us since the first event ever played."""
+    def __init__(self, path: Path, start_ns: int, lap_ns: int, slice_ns: int) -> None:
+        """``lap_ns``: what the first event's time becomes, since the first event ever played, at ``start_ns``."""
+        self.first_ns: int | None = None
+        """Time of the first event, in the file."""
+        self.last_ns = lap_ns
+        """Time of the newest event since the first event ever played."""
         self._path = path
         self._start_ns = start_ns
-        self._lap_us = lap_us
-        self._slice = 0
+        self._lap_ns = lap_ns
+        self._slice_ns = slice_ns
+        self._slice_end_ns = start_ns + lap_ns + slice_ns
         self._parts: list[npt.NDArray[Any]] = []
         self._count = 0
-        self._block: npt.NDArray[Any] = np.empty(0, EVENT)
-        self._t_us: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._t_ns: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._events: npt.NDArray[Any] = np.empty(0, EVENT)
 
-    def enter(self, events: npt.NDArray[Any]) -> int:
-        """Take the next block, n >= 1; it is written to. Returns how many events lay before their predecessors."""
-        t_us = events["t"].astype(np.int64)
-        if self.first_us is None:
-            self.first_us = int(t_us[0])
-            if self.first_us < 0:
-                raise Misconfigured(f"{self._path}: its first event has a time of {events['t'][0]} us; it is broken")
-        t_us -= self.first_us - self._lap_us
+    def enter(self, block: Block) -> int:
+        """Take the next block; it is written to. Returns how many events lay before their predecessors."""
+        t_ns = block.t_ns
+        if self.first_ns is None:
+            self.first_ns = int(t_ns[0])
+        # Added at once: to the file's time what makes it ours.
+        t_ns += self._start_ns + self._lap_ns - self.first_ns
+        newest_ns = self._start_ns + self.last_ns
         back = 0
-        if t_us[0] < self.last_us or (t_us[1:] < t_us[:-1]).any():
-            literal = t_us
-            t_us = np.maximum(np.maximum.accumulate(literal), self.last_us)
-            back = int((t_us != literal).sum())
-        if t_us[-1] > self._lap_us + MAX_SPAN_US:
+        if t_ns[0] < newest_ns or not (block.ordered or (t_ns[:-1] <= t_ns[1:]).all()):
+            held_ns = np.maximum(np.maximum.accumulate(t_ns), newest_ns)
+            back = int(np.count_nonzero(held_ns != t_ns))
+            t_ns = held_ns
+        self.last_ns = int(t_ns[-1]) - self._start_ns
+        if self.last_ns > self._lap_ns + MAX_SPAN_NS:
             raise Misconfigured(f"{self._path}: its times leap over more than 35 years; it is broken")
-        self.last_us = int(t_us[-1])
-        self._block = events.view(EVENT)
-        self._block["t_ns"] = t_us * NS_PER_TICK + self._start_ns
-        self._t_us = t_us
+        self._t_ns, self._events = t_ns, block.events
+        self._events["t_ns"] = t_ns
         return back
 
-    def cut(self, slice_us: int) -> Iterator[npt.NDArray[Any]]:
+    def cut(self) -> Iterator[npt.NDArray[Any]]:
         """The slices that the block completes; its end is kept for the next."""
-        at = 0
-        while at < len(self._block):
-            index = (int(self._t_us[at]) - self._lap_us) // slice_us
-            if index != self._slice:
+        t_ns, events = self._t_ns, self._events
+        at, count = 0, len(events)
+        while at < count:
+            if t_ns[at] >= self._slice_end_ns:
                 yield from self.rest()
-                self._slice = index
-            end = int(np.searchsorted(self._t_us, self._lap_us + (index + 1) * slice_us))
+                self._slice_end_ns += ((int(t_ns[at]) - self._slice_end_ns) // self._slice_ns + 1) * self._slice_ns
+            end = count if t_ns[-1] < self._slice_end_ns else int(t_ns.searchsorted(self._slice_end_ns))
             end = min(end, at + MAX_EVENTS - self._count)
-            self._parts.append(self._block[at:end])
+            self._parts.append(events[at:end])
             self._count += end - at
             at = end
             if self._count == MAX_EVENTS:
@@ -162,10 +174,13 @@ class Timeline:
     def rest(self) -> Iterator[npt.NDArray[Any]]:
         """What is kept, if anything."""
         if self._parts:
+            parts, self._parts, self._count = self._parts, [], 0
             # As bytes: numpy copies packed records one by one.
-            parts = [part.view(np.uint8) for part in self._parts]
-            self._parts, self._count = [], 0
-            yield (parts[0] if len(parts) == 1 else np.concatenate(parts)).view(EVENT)
+            yield (
+                parts[0]
+                if len(parts) == 1
+                else np.frombuffer(np.concatenate([np.frombuffer(part, np.uint8) for part in parts]), EVENT)
+            )
 
 
 DRIVER = FileEvents

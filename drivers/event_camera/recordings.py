@@ -1,41 +1,31 @@
 """Event recordings of five camera makers' formats, told apart by their first bytes, as blocks of events in file order.
 
-EVT2, EVT2.1, EVT3, DAT, ES and AEDAT4 are decoded by ``faery``; the headerless 5-byte format (N-MNIST ``.bin``, SLAYER
-``.bs2``: x, y, then polarity in the top bit of 24 bits of microseconds, big-endian) is decoded here.
+EVT3, ES, AEDAT4 and DAT version 1 are decoded by ``faery``, files of words of one size (EVT2, DAT version 2, and the
+headerless 5-byte format of N-MNIST ``.bin`` and SLAYER ``.bs2``) by ``words``, EVT2.1 by ``evt21``.
 """
 
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from drivers.base import Misconfigured
+from drivers.event_camera.aedat4 import MAGIC, check_aedat4
+from drivers.event_camera.evt21 import evt21
+from drivers.event_camera.words import FIVE_BYTES, NS_PER_US, Block, Size, dat2, evt2, five_bytes
+from drivers.packet import EVENT
 
-Size: TypeAlias = tuple[int, int]
-Events: TypeAlias = npt.NDArray[Any]
-"""(n,) of t (u8, us), x (u2), y (u2), polarity (one byte), packed; not shared with anyone."""
-FIVE_BYTES = np.dtype([("x", "u1"), ("y", "u1"), ("rest", "u1", 3)])
-BLOCK_BYTES = 5 * (1 << 16)
-PACKED = np.dtype([("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "u1")])
 HEADER_BYTES = 1 << 16
-TRIAL = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from faery.extension import aedat
-with aedat.Decoder(sys.argv[2]) as file:
-    for _ in file:
-        pass
-"""
-TRIAL_S = 10.0
-TRIAL_BYTES_PER_S = 5e6
 WORD_BYTES = {"evt2": 4, "evt2.1": 8, "evt3": 2}
+MAX_US = 1 << 52
+"""142 years: a later time is none, and would not fit into nanoseconds."""
+ES_IDLE = b"\xfe\xff"
+"""Bytes between the events of an ES file that only let time pass."""
+ES_TAIL_BYTES = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +33,8 @@ class Recording:
     path: Path
     format: str
     size: Size
-    """Width and height; every event lies within: faery checks that, too."""
-    decode: Callable[[], Iterator[Events]]
+    """Width and height; every event lies within."""
+    decode: Callable[[], Iterator[Block]]
     """Starts at the first event; raises Misconfigured where the file cannot be decoded."""
 
 
@@ -66,11 +56,11 @@ def open_recording(path: Path, size: Size | None) -> Recording:
     except ImportError as error:
         raise Misconfigured(f"{path}: needs the package faery ({error}); pip install 'axond[events]'") from error
     try:
-        if head.startswith(b"#!AER-DAT4.0\r\n"):
-            _try_in_child(path, length)
+        if head.startswith(MAGIC):
+            check_aedat4(path, length)
             return _aedat4(path, size, aedat)
         if head.startswith(b"Event Stream"):
-            return _es(path, size, es)
+            return _es(path, size, length, es)
         if head.startswith(b"% "):
             return _prophesee(path, size, head, length, evt, dat)
     except RuntimeError as error:
@@ -91,24 +81,45 @@ def _aedat4(path: Path, size: Size | None, aedat: Any) -> Recording:
         raise Misconfigured(f"{path}: has no stream of events")
     wanted = tracks[0].id
 
-    def decode() -> Iterator[Events]:
+    def decode() -> Iterator[Block]:
         with aedat.Decoder(path) as file:
-            yield from (packet for track, packet in file if track.id == wanted)
+            yield from _converted(path, (packet for track, packet in file if track.id == wanted))
 
     return _recording(path, "aedat4", _agreed(path, tracks[0].dimensions, size), decode)
 
 
-def _es(path: Path, size: Size | None, es: Any) -> Recording:
+def _es(path: Path, size: Size | None, length: int, es: Any) -> Recording:
     with es.Decoder(path, 0) as file:
         kind, own = file.event_type, file.dimensions
     if kind != "dvs":
         raise Misconfigured(f"{path}: holds {kind} events, expected those of a DVS; convert it")
 
-    def decode() -> Iterator[Events]:
+    def decode() -> Iterator[Block]:
+        last: npt.NDArray[Any] | None = None
         with es.Decoder(path, 0) as file:
-            yield from file
+            for block in _converted(path, file):
+                yield block
+                last = block.events[-1:]
+        if last is not None and not _ends_with(path, length, last["x"].tobytes() + last["y"].tobytes()):
+            raise Misconfigured(f"{path}: cut short at byte {length}, within an event; copy the file again")
 
     return _recording(path, "es", _agreed(path, own, size), decode)
+
+
+def _ends_with(path: Path, length: int, pixel: bytes) -> bool:
+    """Whether the last event that faery found in an ES file ends it, but for idle bytes: it skips a part of one."""
+    with path.open("rb") as file:
+        end = length
+        while end > 0:
+            begin = max(0, end - ES_TAIL_BYTES)
+            file.seek(begin)
+            kept = len(file.read(end - begin).rstrip(ES_IDLE))
+            end = begin + kept
+            if kept:
+                break
+        file.seek(max(0, end - len(pixel)))
+        # The idle bytes may have swallowed the upper byte of y.
+        return file.read(len(pixel) + 1).startswith(pixel)
 
 
 def _prophesee(path: Path, size: Size | None, head: bytes, length: int, evt: Any, dat: Any) -> Recording:
@@ -117,63 +128,91 @@ def _prophesee(path: Path, size: Size | None, head: bytes, length: int, evt: Any
     version = re.search(r"^% (?:evt (?P<a>[\d.]+)|format EVT(?P<b>[\d.]+))", text, re.MULTILINE)
     if version:
         name = "evt" + (version["a"] or version["b"]).removesuffix(".0")
+        if name == "evt21":
+            name = "evt2.1"
         if name not in WORD_BYTES:
-            raise Misconfigured(f"{path}: is {name.upper()}, expected one of {', '.join(WORD_BYTES).upper()}")
+            known = ", ".join(WORD_BYTES).upper()
+            raise Misconfigured(f"{path}: is {name.upper()}, expected one of {known}; convert it")
         _check_whole(path, length, data_at, WORD_BYTES[name])
 
-        def decode() -> Iterator[Events]:
+        if name == "evt2":
+            return _recording(path, name, both, lambda: evt2(path, data_at, both))
+        if name == "evt2.1":
+            mask_first = "endianness=legacy" not in text
+            return _recording(path, name, both, lambda: evt21(path, data_at, both, mask_first))
+
+        with evt.Decoder(path, both, name) as file:
+            _check_told_once(path, (name, both), (file.version, file.dimensions))
+
+        def decode() -> Iterator[Block]:
             with evt.Decoder(path, both, name) as file:
-                yield from (packet["events"] for packet in file if "events" in packet)
+                yield from _converted(path, (packet["events"] for packet in file if "events" in packet))
 
         return _recording(path, name, both, decode)
     if not re.search(r"^% (version \d|data file)", text, re.MULTILINE | re.IGNORECASE):
         raise Misconfigured(f"{path}: its header names neither an EVT nor a DAT version")
     _check_whole(path, length, data_at + 2, 8)
     with dat.Decoder(path, both, "dat2") as file:
-        if file.event_type == "trigger":
-            raise Misconfigured(f"{path}: holds trigger events, expected change detection events")
+        kind, version_name = file.event_type, file.version
+        _check_told_once(path, (version_name, both), (version_name, file.dimensions))
+    if kind == "trigger":
+        raise Misconfigured(f"{path}: holds trigger events, expected change detection events")
+    if version_name == "dat2":
+        return _recording(path, "dat", both, lambda: dat2(path, data_at + 2, both))
 
-    def decode_dat() -> Iterator[Events]:
+    def decode_dat() -> Iterator[Block]:
         with dat.Decoder(path, both, "dat2") as file:
-            for events in file:
-                events["payload"] = events["payload"] != 0
-                yield events
+            for block in _converted(path, file):
+                block.events["on"] = block.events["on"] != 0
+                yield block
 
     return _recording(path, "dat", both, decode_dat)
+
+
+def _check_told_once(path: Path, ours: tuple[str, Size], theirs: tuple[str, Size]) -> None:
+    """Of several lines in a header, faery may take another one than we; it checks events against its own."""
+    if ours[0] != theirs[0] or tuple(ours[1]) != tuple(theirs[1]):
+        raise Misconfigured(
+            f"{path}: its header contradicts itself: {ours[0].upper()} of {ours[1][0]} x {ours[1][1]} pixels, "
+            f"and {theirs[0].upper()} of {theirs[1][0]} x {theirs[1][1]}; correct its lines"
+        )
 
 
 def _five_bytes(path: Path, size: Size | None, length: int) -> Recording:
     both = _agreed(path, None, size)
     _check_whole(path, length, 0, FIVE_BYTES.itemsize)
-
-    def decode() -> Iterator[Events]:
-        at = 0
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                raw: Any = np.frombuffer(block, FIVE_BYTES)
-                outside = (raw["x"] >= both[0]) | (raw["y"] >= both[1])
-                if outside.any():
-                    raise Misconfigured(
-                        f"{path}: event {at + int(np.argmax(outside))} lies outside of {both[0]} x {both[1]} pixels; "
-                        "set geometry to the camera's"
-                    )
-                at += len(raw)
-                events: Any = np.empty(len(raw), PACKED)
-                high, middle, low = raw["rest"].astype(np.uint64).T
-                events["t"] = (high & np.uint64(0x7F)) << np.uint64(16) | middle << np.uint64(8) | low
-                events["x"], events["y"], events["on"] = raw["x"], raw["y"], high >> np.uint64(7)
-                yield events
-
-    return _recording(path, "5 bytes", both, decode)
+    return _recording(path, "5 bytes", both, lambda: five_bytes(path, both))
 
 
-def _recording(path: Path, name: str, size: Size, decode: Callable[[], Iterator[Events]]) -> Recording:
-    def checked() -> Iterator[Events]:
+def _converted(path: Path, packets: Iterable[npt.NDArray[Any]]) -> Iterator[Block]:
+    """faery's events: records of t (u8, us), x (u2), y (u2) and polarity (one byte); its arrays become ours.
+
+    Each of its decoders holds a time that would go back.
+    """
+    scratch = np.empty(0, np.int64)
+    for packet in packets:
+        count = len(packet)
+        if not count:
+            continue
+        if count > len(scratch):
+            scratch = np.empty(count, np.int64)
+        times_us = packet["t"]
+        if (latest_us := max(int(times_us[0]), int(times_us[-1]))) > MAX_US:
+            raise Misconfigured(f"{path}: holds a time of {latest_us} us; it is broken")
+        t_ns = scratch[:count]
+        # Apart from the packed records: numpy is slow where numbers do not lie at multiples of their size.
+        np.copyto(t_ns, times_us, casting="unsafe")
+        t_ns *= NS_PER_US
+        yield Block(t_ns, np.frombuffer(packet, EVENT), ordered=True)
+
+
+def _recording(path: Path, name: str, size: Size, decode: Callable[[], Iterator[Block]]) -> Recording:
+    def checked() -> Iterator[Block]:
         at = 0
         try:
-            for events in decode():
-                yield events
-                at += len(events)
+            for block in decode():
+                yield block
+                at += len(block.events)
         except (RuntimeError, OSError) as error:
             raise _undecodable(path, error, f" behind event {at}") from error
 
@@ -218,20 +257,6 @@ def _check_whole(path: Path, length: int, data_at: int, record_bytes: int) -> No
         raise Misconfigured(
             f"{path}: cut short at byte {length}, within a record of {record_bytes} bytes; copy the file again"
         )
-
-
-def _try_in_child(path: Path, length: int) -> None:
-    """Decode an AEDAT4 once in a process of its own: on some broken ones faery 0.7 aborts its process."""
-    limit_s = TRIAL_S + length / TRIAL_BYTES_PER_S
-    try:
-        command = [sys.executable, "-c", TRIAL, json.dumps(sys.path), str(path)]
-        done = subprocess.run(command, capture_output=True, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise Misconfigured(f"{path}: cannot be decoded within {limit_s:.0f} s; copy or convert it again") from error
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        said = next((line for line in reversed(lines) if ": " in line), "no reason given")
-        raise Misconfigured(f"{path}: is no intact AEDAT4 file ({said.strip()}); copy or convert it again")
 
 
 def _undecodable(path: Path, error: Exception, where: str = "") -> Misconfigured:

@@ -111,7 +111,7 @@ class Gathered:
         dropped = ring.dropped_packets - self._dropped
         self._dropped = ring.dropped_packets
         if dropped > 0:
-            self._lost += -(-dropped * max(1, self._events + self._count) // self._usb_packets)
+            self._lost += -(-dropped * max(1, self._events + self._count) // max(1, self._usb_packets))
         indices = None if packet is None else packet.polarity_events_overflow_indices
         self._overruns += 0 if indices is None else len(indices)
 

@@ -79,7 +79,7 @@ class Bno08xRvc(SerialSensor[Bno08xRvcConfig]):
             rate_hz=RATE_HZ,
         )
 
-    def _new_parser(self) -> RvcParser:
+    def new_parser(self) -> RvcParser:
         self._counter = Still(
             "stuck_counter",
             f"the frame index has not changed for {STUCK_S} s: the sensor repeats itself, reset it",

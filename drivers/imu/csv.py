@@ -26,6 +26,8 @@ MAX_LINE_BYTES = 512
 BYTES_PER_FIELD = 7
 BAUDS = (115200, 9600, 500000, 57600, 230400, 1000000, 38400, 19200)
 _DIGIT = re.compile(rb"\d")
+_NO_VALUE = re.compile(rb" *(?:[+-]?(?:nan|inf)|ovf)? *", re.IGNORECASE)
+"""What sketches print for a value that the sensor did not give."""
 
 
 class CsvConfig(SerialConfig):
@@ -84,12 +86,13 @@ class CsvParser:
         begin = self._position - len(self._rest)
         self._position += len(chunk)
         ends = begin + np.cumsum([len(line) + 1 for line in lines], dtype=np.int64)
-        texts = [line.rstrip(b"\r") for line in lines]
+        # A line that is too long is given up wherever the reads end: also where all of it is here at once.
+        texts = [line.rstrip(b"\r") if len(line) <= MAX_LINE_BYTES else line for line in lines]
         if self._cut and texts:
             self._cut = False
             self._skipped += len(lines[0]) + 1
             texts[0] = b""
-        if len(rest) > MAX_LINE_BYTES:
+        if self._cut or len(rest) > MAX_LINE_BYTES:
             self._skipped += len(rest)
             self._cut, rest = True, b""
         self._rest = rest
@@ -97,12 +100,16 @@ class CsvParser:
 
     def _rows(self, texts: list[bytes], ends: Offsets, arrival_ns: int) -> Rows:
         numbers, good = self._decimals.parse(texts)
+        fits = np.array([len(text) <= MAX_LINE_BYTES for text in texts], np.bool_)
+        good &= fits
         skipped = np.full(len(texts), self._skipped)
         valueless = np.zeros(len(texts), np.bool_)
         for index in np.flatnonzero(~good).tolist():
             text = texts[index]
-            if text.count(b",") == self._decimals.fields - 1 and _DIGIT.search(text):
+            dead = bool(text.strip(b" ,")) and all(map(_NO_VALUE.fullmatch, text.split(b",")))
+            if fits[index] and text.count(b",") == self._decimals.fields - 1 and (dead or _DIGIT.search(text)):
                 valueless[index] = True
+                self._frames += dead
             elif text:
                 skipped[index:] += len(text) + 1
         self._skipped = int(skipped[-1]) if len(skipped) else self._skipped
@@ -132,7 +139,7 @@ class Csv(SerialSensor[CsvConfig]):
         names = tuple(name for name in self.cfg.columns if name != SKIP)
         return SensorInfo("imu", names, self.cfg.units, self.cfg.scale, self.cfg.rate_hz)
 
-    def _new_parser(self) -> CsvParser:
+    def new_parser(self) -> CsvParser:
         self._values = Still(
             "stuck_values",
             f"no value has changed by one step for {STUCK_S} s: the sensor behind the board is dead",

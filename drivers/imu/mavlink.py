@@ -182,7 +182,7 @@ class Mavlink(SerialSensor[MavlinkConfig]):
             return si_info(self.cfg.rate_hz)
         return SensorInfo("imu", CHANNELS, UNITS, MILLI_SCALE, self.cfg.rate_hz)
 
-    def _new_parser(self) -> MavlinkParser:
+    def new_parser(self) -> MavlinkParser:
         self._gyro = Still(
             "stuck_gyro",
             f"angular rate has not changed by one step for {STUCK_S} s: the gyroscope is dead",

@@ -18,7 +18,7 @@ from drivers.lib.framing_variable import Spacing, Spans, VariableScanner
 from drivers.lib.inertial import si_info, si_steps
 from drivers.lib.serial_sensor import SerialConfig, SerialSensor
 from drivers.lib.timeline import Rows, Timeline
-from drivers.lib.vectornav import BINARY, COMMON, IMU, VectorNavFormat, field_offsets
+from drivers.lib.vectornav import BINARY, COMMON, IMU, PAYLOAD_AT, STAR, VectorNavFormat, field_offsets
 from drivers.lib.watch import STUCK_S, Still
 from drivers.packet import SensorInfo
 
@@ -26,6 +26,9 @@ Output = Literal["ascii", "binary"]
 BAUDS = (115200, 921600, 460800, 230400, 128000, 57600, 38400, 19200, 9600)
 ASCII_MESSAGES = {b"YMR": (12, 6), b"QMR": (13, 7), b"IMU": (11, 3), b"MAR": (9, 3)}
 """Message -> how many fields it has, and the first of acceleration x y z, angular rate x y z."""
+FIELDS_AT = len(b"$VNYMR,")
+NAME_KEY = (1 << 32, 1 << 24, 1 << 16)
+"""Makes one integer of the three letters of a name, with room for a width."""
 ACCELERATION_AND_RATE = (
     ((COMMON, 8), 0, (COMMON, 5), 0),
     ((COMMON, 9), 0, (COMMON, 9), 12),
@@ -34,7 +37,6 @@ ACCELERATION_AND_RATE = (
 )
 """Fields that carry acceleration and angular rate, and the offset in each; the first pair that is there is taken."""
 TIME_STARTUP = ((COMMON, 0), (1, 0))
-HEAD_BYTES = 12
 TICK_HZ, TICK_MODULUS = 1_000_000, 1 << 48
 NS_PER_TICK = 1000
 FIRST_ROW_BYTES = 122
@@ -89,15 +91,25 @@ class VectornavParser:
     def _ascii_rows(
         self, spans: Spans, which: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.float64], Offsets, npt.NDArray[np.bool_]]:
-        values, found = np.zeros((len(which), 6)), np.zeros(len(which), np.bool_)
-        names = [name.tobytes() for name in spans.table(which, 3, 3)]
-        for kind, (_, first) in ASCII_MESSAGES.items():
-            mine = np.array([name == kind for name in names], np.bool_)
-            if mine.any():
-                numbers, good = self._decimals[kind].parse([_fields(spans, index) for index in which[mine].tolist()])
-                found[mine] = True
+        values, found = np.full((len(which), 6), np.nan), np.zeros(len(which), np.bool_)
+        ends = (spans.starts + spans.lengths)[which]
+        # The checksum is two digits, else four.
+        stars = ends - np.where(spans.data[ends - 5] == STAR, 5, 7)
+        widths = np.maximum(stars - spans.starts[which] - FIELDS_AT, 0)
+        names = spans.table(which, 3, 3)
+        keys = names @ NAME_KEY + widths
+        for key in set(keys.tolist()):
+            # A sensor sends one of these messages, and all its lines are of one width.
+            alike = np.flatnonzero(keys == key)
+            name = names[alike[0]].tobytes()
+            if name in ASCII_MESSAGES:
+                first = ASCII_MESSAGES[name][1]
+                numbers, good = self._decimals[name].parse_table(
+                    spans.table(which[alike], FIELDS_AT, int(widths[alike[0]]))
+                )
+                found[alike] = True
                 # What is no number (a damaged line that passed its 8-bit checksum) is out of range like NaN.
-                values[mine] = np.where(good[:, None], numbers[:, first : first + 6], np.nan)
+                values[alike] = np.where(good[:, None], numbers[:, first : first + 6], np.nan)
         return values, np.full(len(which), -1, np.int64), found
 
     def _binary_rows(
@@ -105,34 +117,28 @@ class VectornavParser:
     ) -> tuple[npt.NDArray[np.float32], Offsets, npt.NDArray[np.bool_]]:
         values, found = np.zeros((len(which), 6), np.float32), np.zeros(len(which), np.bool_)
         ticks = np.full(len(which), -1, np.int64)
-        heads = spans.table(which, 0, HEAD_BYTES)
-        groups = np.unpackbits(heads[:, 1:2], axis=1).sum(axis=1, dtype=np.int64)
-        heads[np.arange(HEAD_BYTES) >= 2 + 2 * groups[:, None]] = 0
+        table = spans.table(which, 0, int(spans.lengths[which].max(initial=0)))
         todo = np.arange(len(which))
         while len(todo):
             # A sensor has at most three binary outputs: this loop runs as often.
-            alike = todo[(heads[todo] == heads[todo[0]]).all(axis=1)]
-            offsets = field_offsets(heads[todo[0]].tobytes())
+            head = table[todo[0], : PAYLOAD_AT[table[todo[0], 1]]]
+            same = (table[todo, : len(head)] == head).all(axis=1)
+            alike, todo = todo[same], todo[~same]
+            messages, offsets = table[alike], field_offsets(head.tobytes())
             for acceleration, first, rate, second in ACCELERATION_AND_RATE:
                 if acceleration in offsets and rate in offsets:
                     found[alike] = True
-                    values[alike, :3] = spans.table(which[alike], offsets[acceleration] + first, 12).view("<f4")
-                    values[alike, 3:] = spans.table(which[alike], offsets[rate] + second, 12).view("<f4")
+                    at, to = offsets[acceleration] + first, offsets[rate] + second
+                    values[alike, :3] = messages[:, at : at + 12].view("<f4")
+                    values[alike, 3:] = messages[:, to : to + 12].view("<f4")
                     break
             for field in TIME_STARTUP:
                 if field in offsets:
-                    since_start = spans.table(which[alike], offsets[field], 8).view("<u8")[:, 0]
+                    at = offsets[field]
+                    since_start = messages[:, at : at + 8].view("<u8")[:, 0]
                     ticks[alike] = (since_start // NS_PER_TICK % TICK_MODULUS).astype(np.int64)
                     break
-            todo = np.setdiff1d(todo, alike, assume_unique=True)
         return values, ticks, found
-
-
-def _fields(spans: Spans, index: int) -> bytes:
-    """What lies between the first comma and the * of an ASCII message."""
-    start = int(spans.starts[index])
-    line = spans.data[start : start + int(spans.lengths[index])].tobytes()
-    return line[7 : line.rindex(b"*")]
 
 
 class Vectornav(SerialSensor[VectornavConfig]):
@@ -145,7 +151,7 @@ class Vectornav(SerialSensor[VectornavConfig]):
     def info(self) -> SensorInfo:
         return si_info(self.cfg.rate_hz)
 
-    def _new_parser(self) -> VectornavParser:
+    def new_parser(self) -> VectornavParser:
         self._gyro = Still(
             "stuck_gyro",
             f"angular rate has not changed by one step for {STUCK_S} s: the gyroscope is dead",

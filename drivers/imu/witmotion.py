@@ -148,7 +148,7 @@ class Witmotion(SerialSensor[WitmotionConfig]):
             rate_hz=self.cfg.rate_hz,
         )
 
-    def _new_parser(self) -> RowJoiner:
+    def new_parser(self) -> RowJoiner:
         self._gyro = Still(
             "stuck_gyro",
             f"angular rate has not changed by one step for {STUCK_S} s: the gyroscope is dead",

@@ -154,7 +154,7 @@ class Xsens(SerialSensor[XsensConfig]):
     def info(self) -> SensorInfo:
         return si_info(self.cfg.rate_hz)
 
-    def _new_parser(self) -> XsensParser:
+    def new_parser(self) -> XsensParser:
         self._gyro = Still(
             "stuck_gyro",
             f"rate of turn has not changed by one step for {STUCK_S} s: the gyroscope is dead",

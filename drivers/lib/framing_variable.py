@@ -49,9 +49,13 @@ class Spans:
 
     def table(self, which: npt.NDArray[np.intp], offset: int, size: int) -> U8:
         """(n, size) bytes from ``offset`` of the n frames ``which``; zeros behind a frame's end."""
-        at = self.starts[which, None] + offset + np.arange(size)
-        within = offset + np.arange(size) < self.lengths[which, None]
-        table: U8 = np.where(within, self.data[np.minimum(at, max(0, len(self.data) - 1))], np.uint8(0))
+        columns = np.arange(offset, offset + size)
+        at = self.starts[which, None] + columns
+        within = columns < self.lengths[which, None]
+        if within.all():
+            table: U8 = self.data[at]
+        else:
+            table = np.where(within, self.data[np.minimum(at, max(0, len(self.data) - 1))], np.uint8(0))
         return table
 
 
@@ -105,7 +109,7 @@ class VariableScanner:
 
 def _first_wins(starts: Offsets, lengths: Offsets) -> tuple[Offsets, Offsets]:
     """Of frames that overlap, the first one is taken."""
-    if len(starts) < 2 or bool((np.diff(starts) >= lengths[:-1]).all()):
+    if bool((starts[1:] - starts[:-1] >= lengths[:-1]).all()):
         return starts, lengths
     kept: list[int] = []
     free = 0
@@ -133,12 +137,22 @@ class Spacing:
         first = self._last is None
         last_end, last_skipped = self._last or (int(ends[0]) - self.row_bytes, int(skipped[0]))
         self._last = int(ends[-1]), int(skipped[-1])
-        distance, damage = np.diff(ends, prepend=last_end), np.diff(skipped, prepend=last_skipped)
+        distance, damage = _steps(ends, last_end), _steps(skipped, last_skipped)
         clean = distance[int(first) :][damage[int(first) :] == 0]
         if len(clean):
             self.row_bytes = int(clean[-1])
+        if not (self._unusable or damage.any()) and usable.all():
+            return np.zeros(len(ends), np.int64)
         by_space = np.maximum(np.rint(distance / self.row_bytes).astype(np.int64) - 1, 0)
         total = np.cumsum(np.where(damage > 0, by_space, 0) + ~usable) + self._unusable
-        lost: Offsets = np.diff(total[usable], prepend=0)
-        self._unusable = int(total[-1] - (total[usable][-1] if usable.any() else 0))
-        return lost
+        before_usable = total[usable]
+        self._unusable = int(total[-1] - (before_usable[-1] if len(before_usable) else 0))
+        return _steps(before_usable, 0)
+
+
+def _steps(values: Offsets, before: int) -> Offsets:
+    """What ``np.diff`` with ``prepend`` gives, in a fifth of the time: chunks are short, so calls are what costs."""
+    steps = np.empty_like(values)
+    steps[:1] = values[:1] - before
+    steps[1:] = values[1:] - values[:-1]
+    return steps

@@ -4,14 +4,16 @@ import time
 from abc import abstractmethod
 from typing import Protocol, TypeVar
 
-from drivers.lib.clock import NS_PER_S
+import numpy as np
+
+from drivers.lib.clock import BITS_PER_BYTE_8N1, NS_PER_S
 from drivers.lib.framing import Offsets
 from drivers.lib.ranging import RangeParser
 from drivers.lib.serial_sensor import Parser, SerialConfig, SerialSensor
 from drivers.lib.timeline import Rows, Timeline
 
 ANSWER_NS = 100_000_000
-"""So long a sensor may take from a question to its answer."""
+"""So long a sensor may take from a question to its answer, without the time of both on the line."""
 SLOTS = 1 << 16
 """Places on the grid are counted modulo this."""
 
@@ -46,7 +48,7 @@ class PolledSensor(SerialSensor[P]):
     _parser: Answers
 
     @abstractmethod
-    def _new_parser(self) -> Answers:
+    def new_parser(self) -> Answers:
         """A parser for a new conversation."""
 
     def _new_timeline(self) -> Timeline:
@@ -90,7 +92,8 @@ class PolledSensor(SerialSensor[P]):
             self._next_slot = slot + 1
             question = self._parser.ask(slot % SLOTS, now_ns)
         self._link.write(question)
-        self._give_up_ns = now_ns + ANSWER_NS
+        line_bytes = len(question) + self._parser.row_bytes
+        self._give_up_ns = now_ns + ANSWER_NS + line_bytes * BITS_PER_BYTE_8N1 * NS_PER_S // self.cfg.baud
         return True
 
 
@@ -101,6 +104,7 @@ class FramedAnswers:
         """``question``: b"" for a sensor that talks unasked."""
         self._frames = frames
         self._question = question
+        self._unasked = 0
         self._slot: int | None = None
         self._asked_ns = 0
 
@@ -117,7 +121,9 @@ class FramedAnswers:
         return self._frames.row_bytes
 
     def tally(self) -> Offsets:
-        return self._frames.tally()
+        """Frames that nobody asked for count as skipped bytes."""
+        tally: Offsets = self._frames.tally() + np.array([0, 0, self._unasked * self.row_bytes, 0])
+        return tally
 
     def ask(self, slot: int, now_ns: int) -> bytes:
         self._slot, self._asked_ns = slot, now_ns
@@ -137,6 +143,7 @@ class FramedAnswers:
         if not self.asks:
             return rows
         slot, count = self._slot, 1 if self._slot is not None and len(rows.values) else 0
+        self._unasked += len(rows.values) - count
         ticks, left_ns = rows.ticks[:count], rows.left_ns[:count]
         if slot is not None and count:
             ticks[:], left_ns[:] = slot, self._asked_ns

@@ -66,18 +66,23 @@ class RangeParser:
 class ArrivalTimeline(Timeline):
     """For sensors that measure when they please: a row is captured when it leaves the sensor.
 
+    Of rows that come at once, since the host was busy, only the newest can have left just now; the others did so a
+    period apart before it.
     Lost are the rows that the nominal rate would have put where damage, or a pause of at least 0.5 s, was seen.
     """
 
     def __init__(self, rate_hz: float) -> None:
         super().__init__(rate_hz)
         self._rate = rate_hz
-        self._gap_ns = max(GAP_NS, round(3 * NS_PER_S / rate_hz))
+        self._period_ns = NS_PER_S / rate_hz
+        self._gap_ns = max(GAP_NS, round(3 * self._period_ns))
         self._left_ns: int | None = None
 
     def place(self, rows: Rows) -> tuple[Offsets, Offsets]:
-        last_ns = int(rows.left_ns[0]) if self._left_ns is None else self._left_ns
-        t_ns = np.maximum(np.maximum.accumulate(rows.left_ns), last_ns)
+        behind = np.cumsum(np.append(0, 1 + rows.missing[:0:-1]))[::-1]
+        left_ns = np.minimum(rows.left_ns, rows.left_ns[-1] - np.rint(behind * self._period_ns).astype(np.int64))
+        last_ns = max(0, int(left_ns[0])) if self._left_ns is None else self._left_ns
+        t_ns = np.maximum(np.maximum.accumulate(left_ns), last_ns)
         elapsed_ns = np.diff(t_ns, prepend=last_ns)
         by_time = np.maximum(np.rint(elapsed_ns * self._rate / NS_PER_S).astype(np.int64) - 1, 0)
         lost: Offsets = np.where((rows.missing > 0) | (elapsed_ns >= self._gap_ns), by_time, 0)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import grp
+import os
 import re
 import select
 import stat
@@ -12,15 +13,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from serial import Serial, SerialException
+from serial import Serial
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
 from drivers.base import Disconnected, Unavailable
+from drivers.inventory import holder
 
 READ_BYTES = 4096
 """The kernel's tty buffer: one read empties it."""
-WRITE_TIMEOUT_S = 1
+WRITE_TIMEOUT_S = 1.0
+GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
+DEVICES = "/dev"
 _USB_ID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(.+))?")
 _HELD = (errno.EBUSY, errno.EAGAIN)
 
@@ -37,15 +41,20 @@ class SerialLink:
         self.baud = baud
         self._rtscts = rtscts
         self._serial: Serial | None = None
+        self._path = port
+
+    @property
+    def place(self) -> str:
+        """Where the port appears: its path, or the folder of all devices for a USB id."""
+        return DEVICES if _USB_ID.fullmatch(self.port) else self.port
 
     def open(self) -> None:
         """Take the port and drop what the kernel had buffered. Raises Unavailable."""
         self.close()
         path = find_port(self.port, list_ports.comports()) if _USB_ID.fullmatch(self.port) else self.port
+        self._path = path
         try:
-            port = Serial(
-                path, self.baud, timeout=0, write_timeout=WRITE_TIMEOUT_S, rtscts=self._rtscts, exclusive=True
-            )
+            port = Serial(path, self.baud, timeout=0, rtscts=self._rtscts, exclusive=True)
         except (OSError, termios.error, ValueError) as error:
             raise Unavailable(_why_not(path, error)) from error
         try:
@@ -60,27 +69,49 @@ class SerialLink:
     def read(self, timeout: float) -> tuple[bytes, int]:
         """Bytes that are there, at once or within ``timeout`` s, and the CLOCK_MONOTONIC ns at which they were read.
 
-        No bytes: ``(b"", now)``. Raises Disconnected when the port went away or is not open.
+        No bytes: ``(b"", now)``. Raises Disconnected when the port went away, is not open, or is read by others too.
         """
-        port = self._serial
-        if port is None:
-            raise Disconnected(f"serial port {self.port} is not open")
+        descriptor = self._descriptor()
         try:
-            ready, _, _ = select.select([port.fileno()], [], [], max(timeout, 0.0))
-            received: bytes = port.read(READ_BYTES) if ready else b""
-        except (OSError, termios.error, SerialException) as error:
-            raise Disconnected(f"serial port {self.port} went away ({error}); was the sensor unplugged?") from error
+            # Not pyserial's read and write: they use select, which fails for descriptors from 1024 on.
+            events = _wait(descriptor, select.POLLIN, timeout)
+            received = os.read(descriptor, READ_BYTES) if events else b""
+        except BlockingIOError:
+            return b"", time.monotonic_ns()
+        except OSError as error:
+            raise self._gone(error.strerror) from error
+        if events and not received:
+            if _wait(descriptor, select.POLLIN, 0) & GONE:
+                raise self._gone("end of file")
+            raise Disconnected(f"what arrives on serial port {self.port} is read {_by_whom(self._path)}")
         return received, time.monotonic_ns()
+
+    def rest(self, seconds: float) -> None:
+        """Let bytes gather in the kernel for so long; over at once when the port goes away."""
+        if seconds > 0:
+            _wait(self._descriptor(), 0, seconds)
 
     def write(self, request: bytes) -> None:
         """Send bytes to the device (a command of a few bytes). Raises Disconnected when the port went away."""
-        port = self._serial
-        if port is None:
-            raise Disconnected(f"serial port {self.port} is not open")
+        descriptor = self._descriptor()
+        end_s = time.monotonic() + WRITE_TIMEOUT_S
         try:
-            port.write(request)
-        except (OSError, termios.error, SerialException) as error:
-            raise Disconnected(f"serial port {self.port} went away ({error}); was the sensor unplugged?") from error
+            while request:
+                if not _wait(descriptor, select.POLLOUT, end_s - time.monotonic()):
+                    raise self._gone(f"it took no byte in {WRITE_TIMEOUT_S:g} s")
+                with suppress(BlockingIOError):
+                    request = request[os.write(descriptor, request) :]
+        except OSError as error:
+            raise self._gone(error.strerror) from error
+
+    def _descriptor(self) -> int:
+        if self._serial is None:
+            raise Disconnected(f"serial port {self.port} is not open")
+        descriptor: int = self._serial.fileno()
+        return descriptor
+
+    def _gone(self, how: str | None) -> Disconnected:
+        return Disconnected(f"serial port {self.port} went away ({how}); was the sensor unplugged?")
 
     def close(self) -> None:
         """Give the port back. Idempotent, never raises."""
@@ -92,6 +123,13 @@ class SerialLink:
             fcntl.ioctl(port.fileno(), termios.TIOCNXCL)
         with suppress(OSError, termios.error):
             port.close()
+
+
+def _wait(descriptor: int, event: int, timeout: float) -> int:
+    """Events that there are, at once or within ``timeout`` s; 0 when that is over."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return next((events for _, events in poll.poll(max(timeout, 0.0) * 1000)), 0)
 
 
 def find_port(usb_id: str, ports: Iterable[ListPortInfo]) -> str:
@@ -119,17 +157,30 @@ def _present(ports: Iterable[ListPortInfo]) -> str:
 
 def _why_not(path: str, error: Exception) -> str:
     """One sentence for people from an error of opening ``path``."""
-    # termios.error is not an OSError and carries its number as the first argument.
-    number = getattr(error, "errno", None) or (error.args[0] if error.args else None)
+    # pyserial makes a sentence of termios.error, which is not an OSError and carries its number as first argument.
+    cause = error.__context__ if isinstance(error.__context__, termios.error) else error
+    number = getattr(cause, "errno", None) or (cause.args[0] if cause.args else None)
     if number == errno.ENOENT:
         return f"serial port {path} does not exist; {_present(list_ports.comports())}"
     if number in (errno.EACCES, errno.EPERM):
         return f"serial port {path} may not be opened by this user; {_permission_hint(Path(path))}"
     if number in _HELD:
-        return f"serial port {path} is held by another process (find it with: fuser -v {path}); stop that process"
-    if number in (errno.ENOTTY, errno.EINVAL):
-        return f"{path} is not a serial port that can be set up ({error})"
+        return f"serial port {path} is held {_by_whom(path)}"
+    if number in (errno.ENOTTY, errno.EISDIR):
+        return f"{path} is not a serial port; see what is there with: axond sensors list"
+    if number == errno.EINVAL:
+        return f"serial port {path} cannot be set up ({error}); can it do this baud rate?"
     return f"serial port {path} cannot be opened: {error}"
+
+
+def _by_whom(path: str) -> str:
+    """Who has the port, as far as this user may see, and what to do."""
+    name = holder(Path(path))
+    if name is None:
+        return f"by another process (find it with: sudo fuser -v {path}); stop that process"
+    if name.endswith(f"({os.getpid()})"):
+        return f"by another sensor of this process, {name}; give each sensor a port of its own"
+    return f"by another process, {name}; stop that process"
 
 
 def _permission_hint(path: Path) -> str:

@@ -20,6 +20,8 @@ from drivers.packet import Packet
 
 BATCH_NS = 50_000_000
 """A packet gathers this much where the time-out allows."""
+AWAITED_ROWS = 2
+"""Only the last rows of a packet wake the thread; the arrival of the very last one is what times are made of."""
 
 
 class SerialConfig(DriverConfig):
@@ -66,8 +68,12 @@ class SerialSensor(Driver[S]):
         self._where = f"{cfg.port} at {cfg.baud} baud"
         self._parser: Parser
 
+    @property
+    def place(self) -> str | None:
+        return self._link.place
+
     @abstractmethod
-    def _new_parser(self) -> Parser:
+    def new_parser(self) -> Parser:
         """A parser for a new stream. Raises Misconfigured where a package that it needs is not installed."""
 
     def _new_timeline(self) -> Timeline:
@@ -80,7 +86,7 @@ class SerialSensor(Driver[S]):
         """Note what is wrong with values that are valid; called with at least one row, after they were counted."""
 
     def open(self) -> None:
-        self._parser = self._new_parser()
+        self._parser = self.new_parser()
         self._link.open()
         try:
             self._greet()
@@ -107,8 +113,15 @@ class SerialSensor(Driver[S]):
 
     def _gather(self, deadline_ns: int) -> tuple[bytes, int]:
         """Bytes for one packet and the arrival of the last of them; decoding each row alone would cost more."""
-        received, arrival_ns = self._link.read((deadline_ns - time.monotonic_ns()) / NS_PER_S)
-        wanted = (self._batch_rows - len(self._batch)) * self._parser.row_bytes
+        rows = self._batch_rows - len(self._batch)
+        wanted = rows * self._parser.row_bytes
+        begin_ns = time.monotonic_ns()
+        received, arrival_ns = self._link.read(0)
+        missing_rows = rows - len(received) // self._parser.row_bytes
+        rest_ns = round((missing_rows - AWAITED_ROWS) * NS_PER_S / self.cfg.rate_hz)
+        self._link.rest((min(begin_ns + rest_ns, deadline_ns) - time.monotonic_ns()) / NS_PER_S)
+        if not received:
+            received, arrival_ns = self._link.read((deadline_ns - time.monotonic_ns()) / NS_PER_S)
         end_ns = min(deadline_ns, arrival_ns + BATCH_NS)
         while received and len(received) < wanted and (left_ns := end_ns - time.monotonic_ns()) > 0:
             try:
@@ -138,7 +151,8 @@ class SerialSensor(Driver[S]):
 
     def _wrong_baud(self) -> str:
         others = ", ".join(str(baud) for baud in self.bauds if baud != self.cfg.baud)
-        return f"no {self.product}, or it talks at another rate; try baud = {others}"
+        rates = f", or it talks at another rate (baud = {others})" if others else ""
+        return f"no {self.product}{rates}; find out with: axond sensors probe {self.cfg.port}"
 
 
 class Batch:

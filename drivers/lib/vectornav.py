@@ -24,11 +24,32 @@ GROUPS = {
 }
 """Bytes of each field, by group bit. Groups 3 and 6 (GPS) differ between versions: they cannot be measured."""
 _UNKNOWN_GROUPS = 0xFF & ~sum(1 << group for group in GROUPS)
-_SIZES = {group: np.array(sizes + (0,) * (16 - len(sizes))) for group, sizes in GROUPS.items()}
+
+
+def _constant(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    values.flags.writeable = False
+    return values
+
+
+def _field_bytes() -> Offsets:
+    """(2, groups, 256): bytes of the fields that a low or high byte of field bits stands for."""
+    # A field that is not known makes the message longer than any can be.
+    sizes = [(*known, *[MAX_BINARY_BYTES] * (16 - len(known))) for known in GROUPS.values()]
+    bits = np.arange(256) >> np.arange(8)[:, None] & 1
+    return _constant(np.array(sizes).reshape(-1, 2, 8).swapaxes(0, 1) @ bits)
+
+
+_FIELD_BYTES = _field_bytes()
+_PRESENT = _constant(np.arange(256)[:, None] >> np.array(list(GROUPS)) & 1)
+"""(256, groups): by group byte, which groups a message has."""
+_BITS_AT = _constant(2 + 2 * (np.cumsum(_PRESENT, axis=1) - _PRESENT))
+"""(256, groups): where in the message their field bits are."""
+PAYLOAD_AT = _constant(2 + 2 * _PRESENT.sum(axis=1))
+"""(256,) by group byte of known groups: where the field bits end and the payload begins."""
 _HEX = np.full(256, -1, np.int64)
 _HEX[np.frombuffer(b"0123456789ABCDEF", np.uint8)] = np.arange(16)
 _HEX[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
-_HEX.flags.writeable = False
+_constant(_HEX)
 
 
 def field_offsets(head: bytes) -> dict[tuple[int, int], int]:
@@ -52,7 +73,8 @@ class VectorNavFormat:
         text = data == ASCII
         text[:-1] &= data[1:] == ord("V")
         text[:-2] &= data[2:] == ord("N")
-        return np.flatnonzero(text | (data == BINARY))
+        text |= data == BINARY
+        return np.flatnonzero(text)
 
     def lengths(self, data: U8, starts: Offsets) -> Offsets:
         lengths = np.zeros(len(starts), np.int64)
@@ -68,49 +90,50 @@ class VectorNavFormat:
         text = data[starts] == ASCII
         if text.any():
             correct[text] = _ascii_correct(data, starts[text], (starts + lengths)[text])
-        stream = data.tobytes()
-        # A C function for each message of tens of bytes costs less than a numpy step for each of their columns.
-        for index in np.flatnonzero(~text).tolist():
-            correct[index] = crc16(stream[starts[index] + 1 : starts[index] + lengths[index]]) == 0
+        if not text.all():
+            correct[~text] = _binary_correct(data, starts[~text], (starts + lengths)[~text])
         return correct
 
 
+def _binary_correct(data: U8, starts: Offsets, ends: Offsets) -> list[bool]:
+    stream = data.tobytes()
+    # A C function for each message of tens of bytes costs less than a numpy step for each of their columns.
+    return [crc16(stream[start + 1 : end]) == 0 for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
 def _ascii_correct(data: U8, starts: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]:
-    xor = np.concatenate([np.zeros(1, np.uint8), np.bitwise_xor.accumulate(data, dtype=np.uint8)])
+    star = data[ends - 5] == STAR
     high, low = _HEX[data[ends - 4]], _HEX[data[ends - 3]]
-    holds = (xor[ends - 5] ^ xor[starts + 1]) == 16 * high + low
-    correct: npt.NDArray[np.bool_] = (data[ends - 5] == STAR) & (high >= 0) & (low >= 0) & holds
-    for index in np.flatnonzero((data[ends - 5] != STAR) & (data[ends - 7] == STAR)).tolist():
+    # Every other piece is a message, from behind its $ to its *.
+    pieces = np.empty(2 * len(starts), np.int64)
+    pieces[::2], pieces[1::2] = starts + 1, ends - 5
+    xor = np.bitwise_xor.reduceat(data, pieces)[::2]
+    correct: npt.NDArray[np.bool_] = star & (high >= 0) & (low >= 0) & (xor == 16 * high + low)
+    for index in np.flatnonzero(~star & (data[ends - 7] == STAR)).tolist():
         text, digits = data[starts[index] + 1 : ends[index] - 7].tobytes(), data[ends[index] - 6 : ends[index] - 2]
         correct[index] = digits.tobytes().upper() == b"%04X" % crc16(text)
     return correct
 
 
 def _binary_lengths(data: U8, starts: Offsets) -> Offsets:
-    padded = np.concatenate([data, np.zeros(2 + 2 * len(GROUPS), np.uint8)]).astype(np.int64)
+    padded = np.concatenate([data, np.zeros(2 + 2 * len(GROUPS), np.uint8)])
     groups = padded[starts + 1]
-    told = len(data) - starts
-    at = starts + 2
-    payload = np.zeros(len(starts), np.int64)
-    possible = (groups & _UNKNOWN_GROUPS == 0) & (groups > 0)
-    for group, sizes in _SIZES.items():
-        present = groups >> group & 1 == 1
-        if not present.any():
-            continue
-        fields = padded[np.minimum(at, len(padded) - 2)] | padded[np.minimum(at + 1, len(padded) - 1)] << 8
-        bits = fields[:, None] >> np.arange(16) & 1
-        known = (fields > 0) & (fields < 1 << len(GROUPS[group]))
-        # Bits that are still to come read as 0 here: only what is there can be impossible.
-        possible &= ~present | known | (at + 2 > len(data))
-        payload += np.where(present, bits @ sizes, 0)
-        at = at + 2 * present
-    lengths = at - starts + payload + 2
-    possible &= lengths <= MAX_BINARY_BYTES
-    return np.where((told < 2) | (possible & (at > len(data))), MORE, np.where(possible, lengths, NO_FRAME))
+    # Much of the time goes into these tables, and ``take`` is faster than an index.
+    payload_at, present = PAYLOAD_AT.take(groups), _PRESENT.take(groups, axis=0)
+    bits_at = starts[:, None] + _BITS_AT.take(groups, axis=0)
+    low, high = padded[bits_at], padded[bits_at + 1]
+    each = 256 * np.arange(len(GROUPS))
+    sizes = _FIELD_BYTES[0].take(low + each) + _FIELD_BYTES[1].take(high + each)
+    lengths = payload_at + (present * sizes).sum(axis=1) + 2
+    # Bits that are still to come read as 0 here: only what is there can be impossible.
+    empty = (present > 0) & (low | high == 0) & (bits_at + 2 <= len(data))
+    possible = (groups & _UNKNOWN_GROUPS == 0) & (groups > 0) & (lengths <= MAX_BINARY_BYTES) & ~empty.any(axis=1)
+    more = (starts + 2 > len(data)) | (possible & (starts + payload_at > len(data)))
+    return np.where(more, MORE, np.where(possible, lengths, NO_FRAME))
 
 
 def _ascii_lengths(data: U8, starts: Offsets) -> Offsets:
-    breaks = np.concatenate([np.flatnonzero((data < 0x20) | (data > 0x7E)), [len(data)]])
+    breaks = np.concatenate([np.flatnonzero(data - np.uint8(0x20) > 0x5E), [len(data)]])
     first = breaks[np.searchsorted(breaks, starts)]
     lengths = first + 2 - starts
     padded = np.concatenate([data, np.zeros(2, np.uint8)])

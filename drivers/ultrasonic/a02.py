@@ -61,7 +61,7 @@ class A02(PolledSensor[A02Config]):
     def info(self) -> SensorInfo:
         return SensorInfo("ultrasonic", ("distance",), ("mm",), (1.0,), self.cfg.rate_hz)
 
-    def _new_parser(self) -> FramedAnswers:
+    def new_parser(self) -> FramedAnswers:
         self._still = StillTarget(self.cfg.rate_hz, self.counters)
         frames = RangeParser(FORMAT, self.cfg.baud, decode, within(*LIMITS_MM[self.cfg.model]))
         return FramedAnswers(frames, QUESTIONS[self.cfg.trigger])

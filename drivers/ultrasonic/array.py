@@ -11,7 +11,7 @@ from pydantic import Field
 
 from drivers.base import DriverConfig
 from drivers.lib.framing import Offsets
-from drivers.lib.ranging import NO_TARGET
+from drivers.lib.ranging import NO_TARGET, ArrivalTimeline
 from drivers.lib.serial_sensor import Parser, SerialConfig, SerialSensor
 from drivers.lib.tick_frames import ECHO_TIMES, TICKS, TickFrameParser, TickTimeline
 from drivers.lib.timeline import Rows, Timeline
@@ -64,6 +64,21 @@ class Ranges:
         return Rows(values, rows.ticks, rows.left_ns, rows.missing)
 
 
+class TextTimeline(Timeline):
+    """By the ``t`` of JSON lines. Lines without one are captured when they leave the board: how long a sketch takes for
+    a cycle depends on how far the walls are, so a count of them is no clock."""
+
+    def __init__(self, rate_hz: float) -> None:
+        super().__init__(rate_hz, JSON_TICK_HZ, TICKS)
+        self._arrivals = ArrivalTimeline(rate_hz)
+        self._with_ticks: bool | None = None
+
+    def place(self, rows: Rows) -> tuple[Offsets, Offsets]:
+        if self._with_ticks is None:
+            self._with_ticks = bool((rows.ticks >= 0).any())
+        return super().place(rows) if self._with_ticks else self._arrivals.place(rows)
+
+
 class Array(SerialSensor[ArrayConfig]):
     """One column per transducer: echo time in us, or distance in mm (text that carries mm or cm); no echo is 0."""
 
@@ -83,7 +98,7 @@ class Array(SerialSensor[ArrayConfig]):
         names = tuple(f"d{index}" for index in range(count))
         return SensorInfo("ultrasonic", names, ("mm",) * count, (scale,) * count, self.cfg.rate_hz)
 
-    def _new_parser(self) -> Ranges:
+    def new_parser(self) -> Ranges:
         cfg = self.cfg
         self._still = Still(
             "still",
@@ -98,7 +113,7 @@ class Array(SerialSensor[ArrayConfig]):
 
     def _new_timeline(self) -> Timeline:
         if self.cfg.format == "text":
-            return Timeline(self.cfg.rate_hz, JSON_TICK_HZ, TICKS)
+            return TextTimeline(self.cfg.rate_hz)
         return TickTimeline(self.cfg.rate_hz)
 
     def _counter_watch(self) -> Still:

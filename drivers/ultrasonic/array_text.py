@@ -50,7 +50,9 @@ class TextParser:
         self._position += len(chunk)
         values, ticks, starts, missing = [], [], [], []
         for line in lines:
-            row = self._row(line) if self._begun and not self._too_long else None
+            # Also a line that is here all at once: where reads end changes nothing.
+            too_long = self._too_long or len(line) > LONGEST_LINE
+            row = self._row(line) if self._begun and not too_long else None
             if row is not None:
                 values.append(row)
                 tick = _JSON_TICK.search(line)
@@ -58,7 +60,7 @@ class TextParser:
                 starts.append(start)
                 missing.append(self._missing)
                 self._missing = 0
-            elif line.strip() or self._too_long:
+            elif line.strip() or too_long:
                 self._skipped += len(line)
                 self._missing += self._begun
             self._begun, self._too_long = True, False

@@ -52,7 +52,7 @@ class Echo(SerialSensor[EchoConfig]):
         names = tuple(f"{index * US_PER_S / self.cfg.sample_hz:.1f}us" for index in range(count))
         return SensorInfo("ultrasonic", names, ("FS",) * count, (1 / 32768,) * count, self.cfg.rate_hz)
 
-    def _new_parser(self) -> TickFrameParser:
+    def new_parser(self) -> TickFrameParser:
         rate_hz = self.cfg.rate_hz
         self._still = Still(
             "stuck_waveform",

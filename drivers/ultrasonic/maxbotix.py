@@ -69,7 +69,7 @@ class Maxbotix(SerialSensor[MaxbotixConfig]):
         scale = LIMITS[self.cfg.model][3]
         return SensorInfo("ultrasonic", ("distance",), ("mm",), (scale,), self.cfg.rate_hz)
 
-    def _new_parser(self) -> RangeParser:
+    def new_parser(self) -> RangeParser:
         self._still = StillTarget(self.cfg.rate_hz, self.counters)
         digits, low, nothing, _ = LIMITS[self.cfg.model]
         return RangeParser(frame_format(digits), self.cfg.baud, decode, within(low, nothing - 1))

@@ -76,7 +76,7 @@ class Tfmini(SerialSensor[TfminiConfig]):
             "ultrasonic", ("distance", "strength", third), ("mm", "1", unit), (10.0, 1.0, scale), self.cfg.rate_hz
         )
 
-    def _new_parser(self) -> RangeParser:
+    def new_parser(self) -> RangeParser:
         self._still = StillTarget(self.cfg.rate_hz, self.counters)
         decode = decode_s if self.cfg.model == "tfmini_s" else decode_plain
         return RangeParser(FORMAT, self.cfg.baud, decode, is_target)

@@ -6,7 +6,7 @@ SUM is the low byte of the sum of all before it. Source: DFRobot wiki SEN0149 to
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drivers.base import DriverConfig
 from drivers.lib.framing import U8, FrameFormat, sum8
@@ -30,6 +30,12 @@ class Urm07Config(SerialConfig):
     min_mm: int = Field(default=200, ge=1, le=65534)
     max_mm: int = Field(default=6000, ge=1, le=65534)
     """Distances outside are no target; URM07 200 to 1500 mm, URM06 200 to 6000 mm or more."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Urm07Config":
+        if self.min_mm > self.max_mm:
+            raise ValueError(f"no distance lies between min_mm = {self.min_mm} and max_mm = {self.max_mm}")
+        return self
 
 
 def question(address: int) -> bytes:
@@ -61,7 +67,7 @@ class Urm07(PolledSensor[Urm07Config]):
     def info(self) -> SensorInfo:
         return SensorInfo("ultrasonic", ("distance",), ("mm",), (1.0,), self.cfg.rate_hz)
 
-    def _new_parser(self) -> FramedAnswers:
+    def new_parser(self) -> FramedAnswers:
         self._still = StillTarget(self.cfg.rate_hz, self.counters)
         address = self.cfg.address
         frames = RangeParser(frame_format(address), self.cfg.baud, decode, within(self.cfg.min_mm, self.cfg.max_mm))

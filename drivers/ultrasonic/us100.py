@@ -47,7 +47,8 @@ class Us100Answers:
         self._came = b""
         self._slot = 0
         self._asked_ns = 0
-        self._temperature_degc = 0
+        self.temperature_degc: int | None = None
+        """The newest that was answered, None for none yet."""
         self._frames = self._skipped = self._out_of_range = 0
 
     @property
@@ -89,7 +90,7 @@ class Us100Answers:
             if question == ASK_TEMPERATURE:
                 self._take_temperature(came[0])
             else:
-                values = np.array([[self._distance(came), self._temperature_degc]], np.int32)
+                values = np.array([[self._distance(came), self.temperature_degc or 0]], np.int32)
         count = len(values)
         return Rows(values, np.full(count, self._slot), np.full(count, self._asked_ns), np.zeros(count, np.int64))
 
@@ -106,13 +107,16 @@ class Us100Answers:
 
     def _take_temperature(self, raw: int) -> None:
         if LEAST_RAW_TEMPERATURE <= raw <= MOST_RAW_TEMPERATURE:
-            self._temperature_degc = raw - TEMPERATURE_OFFSET_DEGC
+            self.temperature_degc = raw - TEMPERATURE_OFFSET_DEGC
         else:
             self._out_of_range += 1
 
 
 class Us100(PolledSensor[Us100Config]):
-    """Distance in mm (no target is 0) and air temperature in degC, asked for every 2 s and repeated in between."""
+    """Distance in mm (no target is 0) and air temperature in degC, asked for every 2 s and repeated in between.
+
+    Until the first answer to that it is 0, which is noted.
+    """
 
     Config: ClassVar[type[DriverConfig]] = Us100Config
 
@@ -123,12 +127,19 @@ class Us100(PolledSensor[Us100Config]):
     def info(self) -> SensorInfo:
         return SensorInfo("ultrasonic", ("distance", "temperature"), ("mm", "degC"), (1.0, 1.0), self.cfg.rate_hz)
 
-    def _new_parser(self) -> Us100Answers:
+    def new_parser(self) -> Us100Answers:
         self._still = StillTarget(self.cfg.rate_hz, self.counters)
-        return Us100Answers(self.cfg.rate_hz)
+        self._answers = Us100Answers(self.cfg.rate_hz)
+        return self._answers
 
     def _judge(self, rows: Rows) -> None:
         self._still.update(rows.values[:, :1])
+        if self._answers.temperature_degc is None:
+            self.counters.notes["no_temperature"] = (
+                f"the sensor on {self._where} answers for distance but not for temperature: 0 degC stands for that"
+            )
+        else:
+            self.counters.notes.pop("no_temperature", None)
 
 
 DRIVER = Us100

@@ -56,6 +56,8 @@ class EdvsEmulator(SerialEmulator):
     """
 
     listens = True
+    held_bytes = 1 << 20
+    """It obeys RTS and CTS, and Linux buffers 640 to 1280 KiB of a real port before it needs them; a pty has 20 KB."""
 
     def __init__(
         self,

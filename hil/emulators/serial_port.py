@@ -9,6 +9,7 @@ import tty
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ BITS_PER_BYTE = 10
 KEPT_SEND_TIMES = 65_536
 PENDING_FAULTS = 1024
 REQUEST_BYTES = 4096
+WRITE_BYTES = 65_536
+"""More than a terminal takes at once."""
 LISTEN_S = 0.002
 """A device that answers looks for requests this often."""
 
@@ -37,6 +40,8 @@ class SerialEmulator(ABC):
 
     listens = False
     """True for a device that takes commands: what comes is handed to ``answer``."""
+    held_bytes = 0
+    """With hardware flow control: so much waits in the device and the host's port while the reader is busy."""
 
     def __init__(self, link: Path, rate_hz: float, baud: int, row_bytes: int) -> None:
         """``link``: symlink that stands for /dev/serial/by-id/... while plugged in. ``row_bytes``: sent per row.
@@ -58,6 +63,7 @@ class SerialEmulator(ABC):
         """Rows that did not fit into the terminal because nobody read it."""
         self._master: int | None = None
         self._slave: int | None = None
+        self._held = bytearray()
         self._silent = False
         self._faults: deque[Callable[[bytes], bytes]] = deque(maxlen=PENDING_FAULTS)
         self._stopping = False
@@ -148,6 +154,7 @@ class SerialEmulator(ABC):
             os.close(self._master)
             os.close(self._slave)
             self._master = self._slave = None
+            self._held.clear()
 
     def plug(self) -> None:
         """The cable goes in (again): the same link, perhaps another terminal behind it."""
@@ -169,11 +176,13 @@ class SerialEmulator(ABC):
                     self._send(self._next_row, due - self._next_row)
                     self._next_row = due
                     self._changed.notify_all()
+                if self._held:
+                    self._write(b"")
                 if self.listens:
                     self._listen()
                 next_ns = self.measured_at_ns(self._next_row) + self._line_ns
                 wait_s = max(0, next_ns - time.monotonic_ns()) / NS_PER_S
-                self._changed.wait(min(wait_s, LISTEN_S) if self.listens else wait_s)
+                self._changed.wait(min(wait_s, LISTEN_S) if self.listens or self._held else wait_s)
 
     def _listen(self) -> None:
         if self._master is None:
@@ -198,13 +207,15 @@ class SerialEmulator(ABC):
                 self.dropped_rows += 1
 
     def _write(self, wire: bytes) -> bool:
-        """Whether all of it went out; a full terminal loses the rest, like a UART that nobody empties."""
+        """Whether all of it went out or may wait; a full terminal loses the rest, like a UART that nobody empties."""
         if self._master is None:
             return False
-        try:
-            return os.write(self._master, wire) == len(wire)
-        except BlockingIOError:
-            return False
+        self._held += wire
+        with suppress(BlockingIOError):
+            del self._held[: os.write(self._master, self._held[:WRITE_BYTES])]
+        fits = len(self._held) <= self.held_bytes
+        del self._held[self.held_bytes :]
+        return fits
 
 
 class RowsEmulator(SerialEmulator):

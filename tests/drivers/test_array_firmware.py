@@ -1,5 +1,7 @@
 """The real firmware in simavr, before virtual HC-SR04, read by the driver over a terminal."""
 
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from drivers.ultrasonic.array import Array, ArrayConfig
 from tests.conftest import eventually
 from tests.drivers.damage import read_until, samples
-from tests.drivers.firmware import build
+from tests.drivers.firmware import SOURCE, build
 
 ECHO_US = [1166, 5830, 0, 12345]
 RESOLUTION_US = 12
@@ -46,6 +48,20 @@ def test_it_fits_the_chip(firmware: Path) -> None:
     assert data + bss < 1024
 
 
+def test_a_ring_of_24_is_told_that_its_frames_need_a_longer_cycle(firmware: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(SOURCE, tmp_path / "ring", ignore=shutil.ignore_patterns("build"))
+    pins = " ".join(f"X({trigger}, {bit}, {echo}, {bit})" for trigger, echo in ("AC", "LF", "BK") for bit in range(8))
+    header = source / "pins.h"
+    header.write_text(
+        re.sub(r"(#define TRANSDUCERS\(X\)) \\.*?\n\n", rf"\1 {pins}\n\n", header.read_text(), flags=re.DOTALL)
+    )
+    make = ["make", "-C", source, "MCU=atmega2560"]
+    short = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert short.returncode != 0
+    assert "the groups and the frame do not fit the period" in short.stderr
+    subprocess.run([*make, "DEFINES=-DPERIOD_US=60000UL"], capture_output=True, check=True)
+
+
 def test_the_driver_reads_the_firmware(terminal: Path) -> None:
     driver = Array("ring0", ArrayConfig(port=str(terminal)))
     driver.open()
@@ -61,7 +77,7 @@ def test_the_driver_reads_the_firmware(terminal: Path) -> None:
 
 def test_frames_come_20_times_a_second_of_the_boards_own_clock(terminal: Path) -> None:
     driver = Array("ring0", ArrayConfig(port=str(terminal)))
-    parser = driver._new_parser()
+    parser = driver.new_parser()
     ticks: list[int] = []
     with terminal.open("rb", buffering=0) as port:
         while len(ticks) < 20:

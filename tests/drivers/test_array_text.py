@@ -6,7 +6,6 @@ import pytest
 from drivers.ultrasonic.array import Array, ArrayConfig
 from drivers.ultrasonic.array_text import LONGEST_LINE, TextParser
 from tests.drivers.damage import START_NS, check_splits, feed
-from tests.drivers.fuzz import check_any_bytes
 
 CUT = b"8,9\n"
 
@@ -82,15 +81,36 @@ def test_any_split_gives_the_same() -> None:
     check_splits(parser, b"12.3,45.6,0.0\r\n")
 
 
-def test_any_bytes_may_come() -> None:
-    check_any_bytes(parser, b"12.3,45.6,0.0\r\n", b'{"t":12,"d":[1,2,3]}\n', b"S1:1 S2:2 S3:3\n", b"\n", b"1,2,")
-
-
 @pytest.mark.parametrize(
     ("unit", "printed", "mm"), [("cm", b"123.4", 1234), ("mm", b"1234", 1234), ("us", b"5830", 1000)]
 )
 def test_units(unit: str, printed: bytes, mm: int) -> None:
     driver = Array("ring0", ArrayConfig(port="x", transducers=1, format="text", unit=unit))  # type: ignore[arg-type]
-    values = feed(driver._new_parser(), CUT + printed + b"\n")
+    values = feed(driver.new_parser(), CUT + printed + b"\n")
     assert values.dtype == np.int32
     assert values[0, 0] * driver.info().scale[0] == pytest.approx(mm, rel=1e-3)
+
+
+def timed(line: bytes, periods_ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times and losses of lines that come so far apart, where 20 a second are configured; a cut line comes first."""
+    driver = Array("ring0", ArrayConfig(port="x", transducers=3, format="text", baud=2_000_000, rate_hz=20))
+    made, timeline = driver.new_parser(), driver._new_timeline()
+    feed(made, CUT)
+    at_ns = START_NS + np.cumsum(np.rint(periods_ms * 1e6)).astype(np.int64)
+    placed = [timeline.place(made.feed(line, int(now_ns))) for now_ns in at_ns]
+    t_ns, lost = (np.concatenate(parts) for parts in zip(*placed, strict=True))
+    return t_ns - at_ns, lost
+
+
+@pytest.mark.parametrize("periods_ms", [np.full(200, 56.0), np.linspace(40, 70, 200), np.full(200, 45.0)])
+def test_a_sketch_takes_as_long_as_it_takes_and_nothing_is_lost(periods_ms: np.ndarray) -> None:
+    early_ns, lost = timed(b"1,2,3\n", periods_ms)
+    assert not lost.any()
+    assert (early_ns == -30_000).all()
+
+
+def test_a_pause_and_damaged_lines_are_losses() -> None:
+    _, lost = timed(b"1,2,3\n", np.array([50.0, 50, 1000, 50]))
+    assert lost.tolist() == [0, 0, 19, 0]
+    _, lost = timed(b"1,2,\xff\n1,2,3\n", np.array([50.0, 100, 100]))
+    assert lost.tolist() == [0, 1, 1]

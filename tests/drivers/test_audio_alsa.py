@@ -53,13 +53,20 @@ def test_reading_a_closed_device_is_disconnected(device: str) -> None:
         driver.read(0)
 
 
-@pytest.mark.parametrize("name", ["0", "hw:0", "hw:1,0", "plughw:2,0,0"])
+@pytest.mark.parametrize("name", ["0", "hw:0", "hw:1,0", "plughw:2,0,0", "hw:CARD=1,DEV=0", "plughw:CARD=0"])
 def test_a_card_s_number_is_refused_with_a_hint(name: str) -> None:
     with pytest.raises(ValidationError, match=r"names a card by number, .*'arecord -L'"):
         AlsaConfig(device=name)
 
 
-@pytest.mark.parametrize("name", ["hw:CARD=ArrayUAC10,DEV=0", "plughw:CARD=U0x46d,DEV=1", "default", "mic1"])
+def test_a_name_with_a_nul_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no NUL characters"):
+        AlsaConfig(device="hw:CARD=a\0b")
+
+
+@pytest.mark.parametrize(
+    "name", ["hw:CARD=ArrayUAC10,DEV=0", "plughw:CARD=U0x46d,DEV=1", "hw:CARD=2i2", "default", "mic1"]
+)
 def test_names_are_accepted(name: str) -> None:
     assert AlsaConfig(device=name).device == name
 

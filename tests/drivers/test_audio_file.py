@@ -1,3 +1,4 @@
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,16 @@ def test_a_wav_that_was_cut_short_says_where(tmp_path: Path, size: int) -> None:
         driver(path).open()
 
 
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFDB])
+def test_a_wav_that_came_through_a_pipe_does_not_know_its_length(tmp_path: Path, length: int) -> None:
+    path = write(tmp_path / "a.wav", noise())
+    raw = path.read_bytes()
+    path.write_bytes(raw[:4] + b"\xff\xff\xff\xff" + raw[8:40] + length.to_bytes(4, "little") + raw[44:])
+    source = driver(path)
+    source.open()
+    assert np.array_equal(samples(play(source)), noise())
+
+
 def test_a_flac_that_was_cut_short_ends_with_a_sentence(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", noise(40_000))
     path.write_bytes(path.read_bytes()[:40_000])
@@ -167,6 +178,20 @@ def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(Misconfigured, match=r"a.wav: "):
         driver(path).open()
+
+
+@pytest.mark.parametrize("name", ["a.raw", "A.RAW"])
+def test_samples_without_a_header_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(4000))
+    with pytest.raises(Misconfigured, match="raw samples do not say their rate and type; convert them to WAV"):
+        driver(tmp_path / name).open()
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for name in ("pipe.wav", "."):
+        with pytest.raises(Misconfigured, match="it is no regular file"):
+            driver(tmp_path / name).open()
 
 
 def test_the_second_file_is_checked_before_the_first_plays(tmp_path: Path) -> None:

@@ -12,11 +12,9 @@ from tests.drivers.damage import (
     check_losses,
     check_splits,
     feed,
-    raw_bytes,
     read_until,
     row_index,
     samples,
-    vectors,
 )
 
 FRAME = bytes.fromhex("AAAADE010092FF25088DFEECFFD103000000E7")
@@ -36,21 +34,6 @@ def test_the_data_sheets_frame_decodes() -> None:
     assert rows.values.tolist() == [ROW]
     assert rows.ticks.tolist() == [222]
     assert rows.left_ns.tolist() == [START_NS - 19 * 10 * 10**9 // 115200]
-
-
-def test_every_recorded_vector_decodes_or_is_rejected(data_dir: Path) -> None:
-    for vector in vectors(data_dir, "bno08x_rvc", "bno08x_rvc_stream"):
-        expect = vector["expect"].get("frame0", vector["expect"])
-        rows = parser().feed(raw_bytes(vector), START_NS)
-        if not vector["checksum_ok"]:
-            assert len(rows.values) == 0
-            continue
-        info = Bno08xRvc("imu0", Bno08xRvcConfig(port="x")).info()
-        values = rows.values[0] * np.array(info.scale)
-        assert len(rows.values) == 1
-        assert rows.ticks.tolist() == [expect["index"]]
-        assert (values[:3] * 1000).tolist() == pytest.approx([expect["ax_mg"], expect["ay_mg"], expect["az_mg"]])
-        assert values[3:].tolist() == pytest.approx([expect["yaw_deg"], expect["pitch_deg"], expect["roll_deg"]])
 
 
 def test_damage_gives_no_wrong_value_and_sync_returns() -> None:

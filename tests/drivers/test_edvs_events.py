@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.event_camera.edvs_events import BACK, Events, EventScanner
 from hil.emulators.edvs import Time, encode_events
 from tests.drivers.damage import raw_bytes, vectors
-from tests.drivers.fuzz import long_or_short
 
 FORMATS: list[Time] = ["none", "delta", "16", "24", "32"]
 TIMED: list[Time] = ["delta", "16", "24", "32"]
@@ -189,7 +188,7 @@ def test_events_are_held_only_until_the_line_is_quiet(time: Time) -> None:
     st.sampled_from(FORMATS),
     st.lists(st.tuples(st.one_of(st.binary(max_size=200), st.integers(1, 40)), st.booleans()), max_size=20),
 )
-@long_or_short
+@settings(deadline=None)
 def test_any_bytes_may_come(time: Time, chunks: list[tuple[bytes | int, bool]]) -> None:
     scanner = EventScanner(time)
     longest = {"none": 2, "delta": 6, "16": 4, "24": 5, "32": 6}[time]
@@ -207,3 +206,10 @@ def test_any_bytes_may_come(time: Time, chunks: list[tuple[bytes | int, bool]]) 
             last_end = int(events.ends[-1])
         assert 0 <= scanner.skipped_bytes <= received
         assert len(scanner._rest) <= 50 * longest
+
+
+@pytest.mark.parametrize("time", FORMATS)
+def test_little_is_kept_between_calls(time: Time) -> None:
+    scanner = EventScanner(time)
+    scanner.feed(encode(made_events(50_000), time))
+    assert sum(value.nbytes for value in vars(scanner).values() if isinstance(value, np.ndarray)) < 1000

@@ -76,6 +76,7 @@ RECORDINGS = {
     "dvs128_2.bs2": (128, 128),
     "dvs128_8.bs2": (128, 128),
 }
+REFUSED = ["generic.es", "aedat2_header_only.aedat", "ntidigits_sample.bs1"]
 
 
 def recorded(data_dir: Path, name: str, folder: Path) -> Path:
@@ -110,7 +111,15 @@ def test_recordings_decode_to_their_digests(data_dir: Path, tmp_path: Path, name
     assert [len(p.data) for p in packets] == np.unique(slices, return_counts=True)[1].tolist()
 
 
-@pytest.mark.parametrize("name", ["generic.es", "aedat2_header_only.aedat", "ntidigits_sample.bs1"])
+def test_no_recording_is_left_over(data_dir: Path) -> None:
+    folder = data_dir / "event_recordings"
+    expected = json.loads((folder / "expected.json").read_text())
+    stored = {path.name.removesuffix(".xz") for path in folder.iterdir()} - {"README.md", "expected.json"}
+    assert stored == {*RECORDINGS, *REFUSED}
+    assert {name for name in expected if "sha3_224" in expected[name]} == set(RECORDINGS)
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_recordings_of_other_things_are_refused(data_dir: Path, tmp_path: Path, name: str) -> None:
     assert "expected" in (text := refusal(camera(recorded(data_dir, name, tmp_path)))) or "convert" in text
 

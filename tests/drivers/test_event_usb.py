@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -187,3 +188,15 @@ def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(usb_process, "START", absent + usb_process.START)
     with pytest.raises(Misconfigured, match=r"axond\[events\]"):
         UsbCamera("camera", UsbConfig(device="dvxplorer")).open()
+
+
+def test_transfers_that_are_dropped_before_the_first_one_comes_are_losses() -> None:
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(read_fd, "rb") as reader, os.fdopen(write_fd, "wb"):
+        gathered = usb_process.Gathered(write_fd, packet_ms=0)
+        ring = SimpleNamespace(raw_packets=0, dropped_packets=3)
+        gathered.add(SimpleNamespace(ring=ring), None)
+        packet = SimpleNamespace(polarity_events=made()[:2], polarity_events_overflow_indices=None)
+        gathered.add(SimpleNamespace(ring=SimpleNamespace(raw_packets=1, dropped_packets=3)), packet)
+        kind, length, lost, _, _ = usb_process.HEADER.unpack(reader.read(usb_process.HEADER.size))
+    assert (kind, length, lost) == (usb_process.EVENTS, 2 * usb_process.WIRE.itemsize, 3)

@@ -52,6 +52,16 @@ def test_a_line_without_a_value_in_range_is_dropped_counted_and_missing(field: b
     assert receiver.tally()[3] == 1
 
 
+@pytest.mark.parametrize("field", [b"nan", b"NaN", b" nan", b"ovf", b"-inf"])
+def test_a_sensor_that_is_dead_behind_its_board_is_out_of_range_and_not_another_baud_rate(field: bytes) -> None:
+    receiver = parser()
+    receiver.feed(b"\n" + b",".join([field] * 6) + b"\r\n", START_NS)
+    # A valid frame, no byte skipped, out of range.
+    assert receiver.tally().tolist() == [1, 0, 1, 1]
+    receiver.feed(b",,,,,\n", START_NS)
+    assert receiver.tally().tolist() == [1, 0, 7, 1]
+
+
 @pytest.mark.parametrize(
     "text", [b"ready", b"BNO055 ok, 3 sensors", b"1,2,3", b"\xff\xfe\x00\xaa", LINE[:20] + LINE[:30]]
 )

@@ -8,7 +8,7 @@ from drivers.base import Misconfigured, Unavailable
 from drivers.imu.mavlink import Mavlink, MavlinkConfig, MavlinkParser, Message, dialect_for
 from drivers.lib.framing_variable import VariableScanner
 from drivers.lib.inertial import si_steps
-from drivers.lib.mavlink import MavlinkFormat, message_ids, payloads, senders
+from drivers.lib.mavlink import MavlinkFormat, senders
 from hil.emulators.mavlink import MavlinkEmulator
 from tests.drivers.damage import (
     START_NS,
@@ -16,11 +16,9 @@ from tests.drivers.damage import (
     check_losses,
     check_splits,
     feed,
-    raw_bytes,
     read_until,
     row_index,
     samples,
-    vectors,
 )
 
 pytest.importorskip("pymavlink")
@@ -46,47 +44,11 @@ def driver_for(emulator: MavlinkEmulator, message: Message = "RAW_IMU") -> Mavli
     return Mavlink("imu0", MavlinkConfig(port=str(emulator.link), baud=115200, rate_hz=50, message=message))
 
 
-def test_every_vector_decodes_to_its_values(data_dir: Path) -> None:
-    from pymavlink.dialects.v20 import all as every
-
-    chosen = 0
-    for vector in vectors(data_dir, "mavlink1", "mavlink2"):
-        raw, expect = raw_bytes(vector), vector["expect"]
-        kind = every.mavlink_map[expect["msgid"]]
-        scanner = VariableScanner(MavlinkFormat(dialect_for("RAW_IMU").messages))
-        spans = scanner.feed(raw)
-        assert (scanner.frames, scanner.bad_checksums, scanner.skipped_bytes) == (1, 0, 0)
-        assert message_ids(spans.data, spans.starts).tolist() == [expect["msgid"]]
-        table = payloads(spans, np.array([0]), kind.unpacker.size)
-        fields = dict(zip(kind.ordered_fieldnames, kind.unpacker.unpack(table.tobytes()), strict=False))
-        for name, value in expect.items():
-            if name == "param_id":
-                assert value.encode() in table.tobytes()
-            elif name in fields:
-                assert fields[name] == pytest.approx(value)
-        if kind.msgname in ("RAW_IMU", "HIGHRES_IMU"):
-            chosen += 1
-            receiver = parser(kind.msgname)
-            rows = receiver.feed(raw, START_NS)
-            accelerations = [expect[name] for name in ("xacc", "yacc", "zacc")]
-            scale = 1 if kind.msgname == "RAW_IMU" else 1e-5
-            assert (rows.values[0, :3] * scale).tolist() == pytest.approx(accelerations)
-            assert rows.ticks.tolist() == [expect["time_usec"]]
-    assert chosen == 4
-
-
 @pytest.mark.parametrize("frame", [RAW_V1, RAW_V2])
 def test_damage_gives_no_wrong_value_and_sync_returns(frame: bytes) -> None:
     assert parser().feed(frame, START_NS).values.tolist() == [ROW]
     check_damage(parser, frame, HOLD_BYTES)
     check_splits(parser, frame)
-
-
-def test_damage_of_recorded_highres_frames_gives_no_wrong_value(data_dir: Path) -> None:
-    (raw,) = [raw_bytes(v) for v in vectors(data_dir, "mavlink2") if v["expect"]["msgid"] == 105]
-    dialect = dialect_for("HIGHRES_IMU")
-    check_damage(lambda: MavlinkParser(dialect, 57600), raw, HOLD_BYTES)
-    check_splits(lambda: MavlinkParser(dialect, 57600), raw)
 
 
 def test_a_signed_frame_is_read_and_an_unknown_format_is_not() -> None:

@@ -120,7 +120,7 @@ def test_a_polled_sensor_is_asked_and_others_are_not_written_to(tmp_path: Path) 
 def test_a_port_that_is_held_or_goes_away_is_told(imu: WitmotionEmulator) -> None:
     with closing(SerialLink(str(imu.link), 115200)) as link:
         link.open()
-        with pytest.raises(Unavailable, match="held by another process"):
+        with pytest.raises(Unavailable, match="held by another sensor of this process"):
             probe(str(imu.link), ask=True, say=quiet)
     with pytest.raises(Unavailable, match="went away"):
         probe(str(imu.link), ask=True, say=lambda _: imu.unplug())

@@ -132,6 +132,40 @@ def test_a_late_or_broken_answer_shifts_nothing(tmp_path: Path, late: bytes) -> 
     assert driver.counters.resync_bytes == len(late)
 
 
+def test_a_temperature_that_is_not_known_is_noted(tmp_path: Path) -> None:
+    with Us100Emulator(made_rows(), tmp_path / "range", temperature_degc=21) as emulator:
+        emulator.fault(lambda _: b"")
+        driver = Us100("r0", Us100Config(port=str(emulator.link), rate_hz=10))
+        driver.open()
+        (first, *_) = read_until(driver, lambda p: samples(p) >= 1)
+        assert first.data[0, 1] == 0
+        assert "not for temperature" in driver.counters.notes["no_temperature"]
+        packets = read_until(driver, lambda p: bool(p) and p[-1].data[-1, 1] == 21)
+        assert "no_temperature" not in driver.counters.notes
+        assert {int(p.data[0, 1]) for p in packets} == {0, 21}
+        driver.close()
+
+
+def test_a_slow_line_has_time_for_question_and_answer(tmp_path: Path) -> None:
+    rows = made_rows()
+    with Urm07Emulator(rows, tmp_path / "range") as emulator:
+
+        def later(answer: bytes) -> bytes:
+            """Six bytes there and eight back take 117 ms at 1200 baud; the sensor itself took its time, too."""
+            sending = threading.Timer(0.17, emulator.send_raw, (answer,))
+            sending.start()
+            return b""
+
+        for _ in range(3):
+            emulator.fault(later)
+        driver = Urm07("r0", Urm07Config(port=str(emulator.link), baud=1200, rate_hz=3))
+        driver.open()
+        packets = read_until(driver, lambda p: samples(p) >= 3)
+        driver.close()
+    assert np.array_equal(np.concatenate([p.data for p in packets]), rows[:3])
+    assert driver.counters.lost == driver.counters.resync_bytes == 0
+
+
 def test_urm07_questions_without_an_answer_are_lost_rows(tmp_path: Path) -> None:
     rows = made_rows()
     with Urm07Emulator(rows, tmp_path / "range", address=0x55) as emulator:
@@ -257,9 +291,11 @@ def test_bytes_that_are_no_frames_become_a_sentence(tmp_path: Path, kind: str) -
         else:
             driver = Urm07("r0", Urm07Config(port=str(emulator.link)))
         driver.open()
-        with pytest.raises(Unavailable, match=r"no valid frame in 5 s on .*range at \d+ baud, although .* baud = "):
+        with pytest.raises(Unavailable, match=r"no valid frame in 5 s on .*range at \d+ baud, although ") as caught:
             read_until(driver, lambda _: False)
         driver.close()
+    advice = "polarity and of this model" if kind == "maxbotix" else "another rate (baud = 9600, 115200, 38400, 57600)"
+    assert advice in str(caught.value)
 
 
 def test_a_driver_in_a_thread_survives_unplugging_while_it_asks(tmp_path: Path) -> None:

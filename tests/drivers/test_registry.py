@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from drivers.base import Misconfigured
-from drivers.registry import driver_class, kinds
+from drivers.fit import streaming
+from drivers.registry import driver_class, driver_classes, kinds
 from drivers.replay import Replay
 
 
@@ -40,6 +41,7 @@ def install(folder: Path, target: str) -> None:
     """A third party's distribution, as pip would leave it."""
     info = folder / "thirdparty-1.0.dist-info"
     info.mkdir()
+    (folder / "broken.py").write_text("DRIVER = nowhere\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[axond.drivers]\nvendor.sensor = {target}\n")
 
@@ -54,8 +56,9 @@ def test_third_parties_come_through_entry_points(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("no_such_module:DRIVER", "cannot be imported: No module named 'no_such_module'"),
+        ("no_such_module:DRIVER", "cannot be imported: .*No module named 'no_such_module'"),
         ("drivers.replay:NOTHING", "cannot be imported: .*NOTHING"),
+        ("broken:DRIVER", r"cannot be imported: NameError: .*'nowhere'.*; repair or remove package thirdparty"),
         ("pathlib:Path", "expected a subclass of drivers.base.Driver"),
     ],
 )
@@ -66,3 +69,16 @@ def test_a_broken_third_party_is_one_sentence(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(Misconfigured, match=sentence):
         driver_class("vendor.sensor")
+
+
+def test_a_broken_third_party_keeps_no_other_driver_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "broken:DRIVER")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found, broken = driver_classes()
+    assert set(found) == set(kinds()) - {"vendor.sensor"}
+    assert found["replay"] is Replay
+    (sentence,) = broken
+    assert "driver 'vendor.sensor' (broken:DRIVER) cannot be imported" in sentence
+    assert "imu.witmotion" in {kind for kind, _ in streaming()}

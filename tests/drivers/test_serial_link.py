@@ -2,6 +2,9 @@ import errno
 import fcntl
 import os
 import pty
+import resource
+import signal
+import subprocess
 import termios
 import time
 import tty
@@ -13,6 +16,8 @@ from serial.tools.list_ports_common import ListPortInfo
 
 from drivers.base import Disconnected, Unavailable
 from drivers.lib.serial_link import SerialLink, _why_not, find_port
+
+MANY = 2048
 
 
 @pytest.fixture
@@ -54,14 +59,74 @@ def test_what_was_there_before_open_is_dropped(terminal: tuple[int, str]) -> Non
     link.close()
 
 
-def test_a_second_process_is_told_so(terminal: tuple[int, str]) -> None:
+def test_the_process_that_has_the_port_is_named(terminal: tuple[int, str]) -> None:
+    link = SerialLink(terminal[1], 9600)
+    command = ["flock", "--no-fork", terminal[1], "cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(b"x")
+        other.stdin.flush()
+        assert other.stdout.read(1) == b"x"
+        with pytest.raises(Unavailable, match=rf"is held by another process, cat \({other.pid}\); stop that process"):
+            link.open()
+        other.stdin.close()
+    link.open()
+    link.close()
+
+
+def test_two_sensors_on_one_port_are_told_so(terminal: tuple[int, str]) -> None:
     first, second = SerialLink(terminal[1], 9600), SerialLink(terminal[1], 9600)
     first.open()
-    with pytest.raises(Unavailable, match=r"held by another process \(find it with: fuser"):
+    with pytest.raises(Unavailable, match=r"is held by another sensor of this process, .*; give each sensor a port"):
         second.open()
     first.close()
     second.open()
     second.close()
+
+
+def test_who_takes_the_bytes_away_is_named(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    with subprocess.Popen(
+        ["cat"], stdin=(theirs := os.open(path, os.O_RDWR | os.O_NOCTTY)), stdout=subprocess.DEVNULL
+    ) as other:
+        link = SerialLink(path, 9600)
+        link.open()
+        # An end of file in a line is what a reader sees who comes too late for the bytes: ready, and nothing there.
+        settings = termios.tcgetattr(theirs)
+        settings[3] |= termios.ICANON
+        other.send_signal(signal.SIGSTOP)
+        termios.tcsetattr(theirs, termios.TCSANOW, settings)
+        os.write(master, b"\x04")
+        with pytest.raises(Disconnected, match=rf"is read by another process, cat \({other.pid}\); stop that process"):
+            link.read(5)
+        link.close()
+        os.close(theirs)
+        other.kill()
+
+
+def test_descriptors_beyond_those_of_select_are_read_and_written(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < MANY:
+        pytest.skip(f"no more than {limits[1]} descriptors are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(MANY, limits[0]), limits[1]))
+    used = [os.open(os.devnull, os.O_RDONLY)]
+    while used[-1] < 1024:
+        used.append(os.dup(used[0]))
+    try:
+        link = SerialLink(path, 9600)
+        link.open()
+        assert link._descriptor() >= 1024
+        os.write(master, b"up")
+        assert link.read(5)[0] == b"up"
+        link.write(b"down")
+        assert os.read(master, 10) == b"down"
+        link.close()
+    finally:
+        for descriptor in used:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_programs_that_do_not_lock_are_kept_out_too(terminal: tuple[int, str]) -> None:
@@ -94,11 +159,12 @@ def test_a_missing_port_lists_what_is_there() -> None:
         SerialLink("/dev/serial/by-id/nothing", 9600).open()
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize("what", ["folder", "file", "device"])
 def test_what_is_no_terminal_is_refused(tmp_path: Path, what: str) -> None:
-    path = tmp_path / "port"
-    path.mkdir() if what == "folder" else path.write_text("text")
-    with pytest.raises(Unavailable, match=str(path)):
+    path = Path(os.devnull) if what == "device" else tmp_path / "port"
+    if what != "device":
+        path.mkdir() if what == "folder" else path.write_text("text")
+    with pytest.raises(Unavailable, match=f"{path} is not a serial port; see what is there with: axond sensors list"):
         SerialLink(str(path), 9600).open()
 
 

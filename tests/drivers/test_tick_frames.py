@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.lib.tick_frames import (
@@ -20,7 +20,6 @@ from drivers.lib.watch import Still
 from drivers.packet import SensorCounters
 from hil.emulators.tick_frames import encode_cobs, frame
 from tests.drivers.damage import START_NS, check_damage, check_splits, feed
-from tests.drivers.fuzz import check_any_bytes, long_or_short
 
 WORDS = np.array([1166, 0, 23300, 1])
 FRAME = frame(ECHO_TIMES, 5, 123_456, WORDS)
@@ -54,7 +53,7 @@ def test_published_cobs_examples_decode(plain: str, encoded: str) -> None:
 @example(b"\1" * 254)
 @example(b"\1" * 254 + b"\0")
 @example(b"\1" * 508)
-@long_or_short
+@settings(deadline=None)
 def test_what_cobs_hid_comes_back(plain: bytes) -> None:
     encoded = encode_cobs(plain)
     assert 0 not in encoded
@@ -62,7 +61,7 @@ def test_what_cobs_hid_comes_back(plain: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-@long_or_short
+@settings(deadline=None)
 def test_any_bytes_may_be_called_cobs(encoded: bytes) -> None:
     decoded = decode_cobs(encoded)
     assert decoded is None or len(decoded) < max(1, len(encoded))
@@ -87,10 +86,6 @@ def test_damage_gives_no_wrong_value_and_sync_returns() -> None:
 
 def test_any_split_gives_the_same() -> None:
     check_splits(parser, frame(ECHO_TIMES, 6, 123_456, WORDS) + FRAME)
-
-
-def test_any_bytes_may_come() -> None:
-    check_any_bytes(parser, FRAME, frame(ECHO_TIMES, 6, 5, WORDS), frame(WAVEFORM, 6, 5, WORDS), b"\0")
 
 
 def test_lost_frames_are_missing_also_where_the_counter_wraps() -> None:

@@ -11,9 +11,9 @@ STEP_NS = NS_PER_S // 10
 class Sensor:
     """Reads of 100 ms each, without waiting for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate_hz: float = 50) -> None:
         self.counters = SensorCounters()
-        self.watch = Watch("/dev/ttyUSB0 at 9600 baud", 50, self.counters, 0)
+        self.watch = Watch("/dev/ttyUSB0 at 9600 baud", rate_hz, self.counters, 0)
         self.now_ns = 0
 
     def reads(self, seconds: float, frames: int = 0, rows: int = 0, received_bytes: int = 0) -> str | None:
@@ -28,6 +28,18 @@ def test_nothing_is_said_of_a_sensor_that_works() -> None:
     sensor = Sensor()
     assert sensor.reads(60, frames=10, rows=5, received_bytes=110) is None
     assert sensor.counters == SensorCounters()
+
+
+@pytest.mark.parametrize("rate_hz", [0.1, 0.5, 1.0, 2.0])
+def test_a_slow_sensor_is_not_silent_between_its_rows(rate_hz: float) -> None:
+    sensor = Sensor(rate_hz)
+    for _ in range(30):
+        assert sensor.reads(1 / rate_hz - 0.1) is None
+        assert sensor.reads(0.1, frames=1, rows=1, received_bytes=4) is None
+        assert sensor.counters == SensorCounters()
+    sensor.reads(7 / rate_hz + 5)
+    assert sensor.counters.silent_s == pytest.approx(7 / rate_hz + 5)
+    assert "nothing arrives" in sensor.counters.notes["no_frames"]
 
 
 def test_silence_adds_up_and_is_noted_after_five_seconds() -> None:
@@ -50,6 +62,14 @@ def test_bytes_without_a_frame_are_a_sentence() -> None:
     assert sensor.reads(0.1, received_bytes=96) == (
         "no valid frame in 5 s on /dev/ttyUSB0 at 9600 baud, although 4800 bytes arrived"
     )
+
+
+def test_power_that_goes_in_the_middle_of_a_frame_is_silence() -> None:
+    sensor = Sensor()
+    sensor.reads(2, frames=10, rows=5, received_bytes=110)
+    sensor.reads(0.1, received_bytes=40)
+    assert sensor.reads(20) is None
+    assert "nothing arrives, check power and wiring" in sensor.counters.notes["no_frames"]
 
 
 def test_frames_of_other_kinds_only_are_noted() -> None:

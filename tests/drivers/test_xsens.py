@@ -17,11 +17,9 @@ from tests.drivers.damage import (
     check_losses,
     check_splits,
     feed,
-    raw_bytes,
     read_until,
     row_index,
     samples,
-    vectors,
 )
 
 ITEMS = {
@@ -47,43 +45,6 @@ def made_rows(count: int = 400) -> np.ndarray:
 
 def driver_for(emulator: XsensEmulator, rate_hz: int = 100) -> Xsens:
     return Xsens("imu0", XsensConfig(port=str(emulator.link), rate_hz=rate_hz))
-
-
-def test_every_recorded_vector_decodes_to_its_values(data_dir: Path) -> None:
-    decoded = 0
-    for vector in vectors(data_dir, "xbus"):
-        raw, expect = raw_bytes(vector), vector["expect"]
-        receiver = parser()
-        rows = receiver.feed(raw, START_NS)
-        assert receiver.tally()[:3].tolist() == [1, 0, 0]
-        assert raw[2] == int(expect["mid"][:4], 16)
-        if raw[2] != xbus.MTDATA2:
-            assert len(rows.values) == 0
-            continue
-        layout = xbus.layout_of(raw)
-        assert layout.complete
-        for name, (kind, dtype) in ITEMS.items():
-            if name in expect:
-                at, size = layout.items[kind]
-                wanted = int(expect[name], 16) if name == "status" else expect[name]
-                assert np.frombuffer(raw[at : at + size], dtype) == pytest.approx(np.atleast_1d(wanted), rel=1e-5)
-        info = Xsens("imu0", XsensConfig(port="x")).info()
-        in_si = rows.values[0] * np.array(info.scale) * ([9.80665] * 3 + [np.pi / 180] * 3)
-        assert in_si[:3].tolist() == pytest.approx(expect["acc"], abs=6e-6)
-        assert in_si[3:].tolist() == pytest.approx(expect["gyr"], abs=6e-7)
-        assert rows.ticks.tolist() == [expect["sample_time_fine"]]
-        # The shaken packet says that it is clipped, which its values do not show.
-        assert receiver.tally()[3] == ("clipping" in expect.get("flags", ""))
-        decoded += 1
-    assert decoded == 2
-
-
-def test_damage_of_recorded_packets_gives_no_wrong_value(data_dir: Path) -> None:
-    for vector in vectors(data_dir, "xbus"):
-        raw = raw_bytes(vector)
-        if raw[2] == xbus.MTDATA2:
-            check_damage(parser, raw, xbus.MAX_DATA_BYTES)
-            check_splits(parser, raw)
 
 
 def test_damage_gives_no_wrong_value_and_sync_returns() -> None:
@@ -183,7 +144,7 @@ def test_a_device_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
     with XsensEmulator(made_rows(), 100, tmp_path / "imu") as emulator:
         emulator.silence(True)
         driver = driver_for(emulator)
-        with pytest.raises(Unavailable, match=r"no answer came: no Xsens MTi.*try baud = 921600"):
+        with pytest.raises(Unavailable, match=r"no answer came: no Xsens MTi.*\(baud = 921600.*sensors probe"):
             driver.open()
         emulator.silence(False)
         driver.open()

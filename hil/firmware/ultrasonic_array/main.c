@@ -25,7 +25,9 @@
 
 _Static_assert(F_CPU == 16000000UL, "timer 1 is set up for 16 MHz");
 _Static_assert((uint8_t)TRANSDUCER_COUNT <= MAX_WORDS, "too many transducers for a frame");
-_Static_assert(GROUPS * (unsigned long)SLOT_US + 2000 <= PERIOD_US, "the groups and the frame do not fit the period");
+#define FRAME_US (FRAME_BYTES((unsigned long)TRANSDUCER_COUNT) * 10000000UL / BAUD_RATE + 200) /* and its CRC */
+_Static_assert(GROUPS * (unsigned long)SLOT_US + FRAME_US <= PERIOD_US,
+               "the groups and the frame do not fit the period: make DEFINES=-DPERIOD_US=...");
 _Static_assert((unsigned long)SLOT_US * COUNTS_PER_US < 65536UL, "a slot must be shorter than one turn of timer 1");
 
 struct transducer {
