@@ -13,7 +13,10 @@ from agent.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE, ConfigError
 from drivers.base import DriverError, Misconfigured
 from models.base import ModelError
 
-BUILT_IN = ("run", "check", "status", "sensors", "replay", "record", "outbox", "hub", "model", "version")
+BUILT_IN = (
+    "run", "check", "status", "sensors", "replay", "record", "outbox", "hub", "model", "accelerators", "lava",
+    "version",
+)  # fmt: skip
 """Each is ``agent/cli/<name>.py`` with a COMMAND; the entry-point group ``axond.commands`` adds more."""
 
 DESCRIPTION = """axond turns sensors and a spiking network into results that a fleet can trust.

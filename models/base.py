@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from drivers.packet import SensorInfo
+from drivers.packet import Packet, SensorInfo
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -95,6 +95,29 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """Time steps that a stream's encoder has completed."""
+
+    raster: Raster
+    t0_ns: int
+    """CLOCK_MONOTONIC capture time of the beginning of the first of them; of the next one where there are none."""
+    fresh: bool = False
+    """The stream began, or began anew after a gap; what came in between is not in these steps."""
+    lost: int = 0
+    """Samples known to be missing in these steps, made up by holding the last value."""
+
+
+class StreamEncoder(Protocol):
+    """Packets to spikes as they come. Packets of any size give the same steps."""
+
+    features: int
+    step_ns: int
+
+    def push(self, packet: Packet) -> Steps:
+        """The time steps that ``packet`` completes, in order; perhaps none."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What a network remembers from one step to the next: per layer (neurons,) u and v int32, spikes uint8.
 
@@ -131,6 +154,18 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """What is here for a backend, as ``axond accelerators`` tells it."""
+
+    runtime: str = ""
+    """The runtime and its version; empty if there is none."""
+    devices: tuple[str, ...] = ()
+    """Chips that were found, each in a few words."""
+    missing: str | None = None
+    """Why the backend cannot work here and what to install; None if nothing is known to be missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Everything a network did in one ``infer``: per layer (steps, neurons) spikes uint8, u and v int32."""
 
@@ -147,10 +182,18 @@ class Trace:
             tuple(np.zeros((steps, n), np.int32) for n in neurons),
         )
 
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """All of them: spikes, u, then v, each in the order of the layers."""
+        return (*self.spikes, *self.u, *self.v)
+
+    def assign(self, other: "Trace") -> None:
+        """Take over the values of ``other``, as many steps of the same network."""
+        for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
+            mine[:] = theirs
+
     def differing_cells(self, other: "Trace") -> int:
         """How many cells of spikes, u and v differ."""
-        mine, theirs = (*self.spikes, *self.u, *self.v), (*other.spikes, *other.u, *other.v)
-        return sum(int(np.count_nonzero(a != b)) for a, b in zip(mine, theirs, strict=True))
+        return sum(int(np.count_nonzero(a != b)) for a, b in zip(self.arrays(), other.arrays(), strict=True))
 
 
 class Backend(ABC):
@@ -161,6 +204,13 @@ class Backend(ABC):
 
     isolate: ClassVar[bool] = False
     """True: holds the GIL or may crash, so it always runs in a child process."""
+    own_process: ClassVar[bool] = False
+    """True: its ``load`` starts a child process by itself; ``isolate`` would add a second one."""
+
+    @classmethod
+    def survey(cls) -> Survey:
+        """What is here for this backend: a quick look that imports no SDK, opens no device and starts no process."""
+        return Survey()
 
     @abstractmethod
     def load(self, bundle: "Bundle") -> IoSpec:

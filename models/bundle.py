@@ -54,15 +54,18 @@ class Manifest(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
     input: InputSpec
-    window: WindowSpec
+    window: WindowSpec | None = None
+    """How the input is cut; none with state policy ``carry``."""
     encoder: dict[str, Any]
     """``kind`` and that encoder's own settings."""
     labels: list[str] = Field(min_length=2)
-    state: Literal["reset"]
-    """State policy: back to rest before every window."""
+    state: Literal["reset", "carry"]
+    """State policy: back to rest before every window, or no windows: the network goes on from step to step."""
+    readout_steps: int = Field(default=1, ge=1, le=100_000)
+    """With ``carry``: a decision is over so many steps."""
     temperature: float = Field(gt=0)
     """Potentials divided by this give the softmax scores."""
-    weight_bits: Literal[8]
+    weight_bits: Literal[4, 8]
     granularity: Literal["layer", "neuron"]
     files: dict[str, str]
     """File name to SHA-256, in hex."""
@@ -86,14 +89,23 @@ class Golden:
 class Bundle:
     """A verified bundle. Arrays are read when first asked for."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, digest: str) -> None:
         self.path = path
         self.manifest = manifest
+        self.digest = digest
+        """SHA-256 of the manifest, which has those of all other files: what this bundle is."""
 
     @property
     def id(self) -> str:
         """``name@version``, as results carry it."""
         return f"{self.manifest.name}@{self.manifest.version}"
+
+    @property
+    def windows(self) -> WindowSpec:
+        """How the input is cut. Raises BadModel for a stream, which has no windows."""
+        if self.manifest.window is None:
+            raise BadModel(f"{self.id} decides on a stream, step by step; it has no windows")
+        return self.manifest.window
 
     def artefact(self, name: str) -> bytes:
         """The content of one listed file. Raises BadModel if it is missing or not what the manifest says."""
@@ -162,7 +174,8 @@ def load(path: Path) -> Bundle:
     """Read and verify the bundle in folder ``path``. Raises BadModel with the file and what is wrong with it."""
     manifest_path = path / MANIFEST
     try:
-        document = json.loads(manifest_path.read_bytes())
+        content = manifest_path.read_bytes()
+        document = json.loads(content)
     except OSError as error:
         raise BadModel(f"{manifest_path}: cannot be read ({error.strerror}); expected a bundle's folder") from error
     except ValueError as error:
@@ -180,11 +193,14 @@ def load(path: Path) -> Bundle:
     for name in manifest.files:
         if Path(name).name != name or name == MANIFEST:
             raise BadModel(f"{manifest_path}: files: {name!r} must be a plain file name")
-    try:
-        manifest.window.check()
-    except BadModel as error:
-        raise BadModel(f"{manifest_path}: {error}") from error
-    bundle = Bundle(path, manifest)
+    if (manifest.window is None) != (manifest.state == "carry"):
+        raise BadModel(f"{manifest_path}: window: expected with state 'reset', and with that only")
+    if manifest.window is not None:
+        try:
+            manifest.window.check()
+        except BadModel as error:
+            raise BadModel(f"{manifest_path}: {error}") from error
+    bundle = Bundle(path, manifest, hashlib.sha256(content).hexdigest())
     for name in manifest.files:
         bundle.artefact(name)
     if bundle.network.classes != len(manifest.labels):

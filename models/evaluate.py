@@ -49,7 +49,7 @@ def evaluate(bundle: Bundle, backend: Backend, recordings: list[Recording]) -> E
     for i, recording in enumerate(recordings):
         if recording.info != recordings[0].info:
             raise BadModel(f"{recording.name}: another rate or other channels than {recordings[0].name}")
-        window = live_window(recording, bundle.manifest.window)
+        window = live_window(recording, bundle.windows)
         if window is None:
             continue
         start_ns = time.perf_counter_ns()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from drivers.packet import SensorInfo
-from models.base import Backend, BackendUnavailable, BadModel, Encoder
+from models.base import Backend, BackendUnavailable, BadModel, Encoder, ModelError, StreamEncoder
 from models.bundle import MANIFEST, Bundle, load
 
+_ENCODER_GROUPS = {"ENCODER": "axond.encoders", "STREAM": "axond.stream_encoders"}
 ZOO = Path(__file__).parent / "zoo"
 AUTO_ORDER = ("akida", "lava", "onnx", "tflite", "reference")
 """What ``backend = "auto"`` tries, in this order, of what is there."""
@@ -21,12 +22,23 @@ def _files(folder: str) -> list[str]:
     return sorted(p.stem for p in (Path(__file__).parent / folder).glob("*.py") if p.stem != "__init__")
 
 
-def _find(folder: str, kind: str, attribute: str) -> Any:
-    """``attribute`` of ``models/<folder>/<kind>.py``, or of an entry point ``axond.<folder>``; None if absent."""
+def _find(folder: str, kind: str, attribute: str, problem: type[ModelError], group: str) -> Any:
+    """``attribute`` of ``models/<folder>/<kind>.py``, or an entry point of ``group``; None if absent.
+
+    Raises ``problem`` for an entry point that cannot be imported.
+    """
     if re.fullmatch(r"[a-z][a-z0-9_]*", kind) and kind in _files(folder):
-        return getattr(importlib.import_module(f"models.{folder}.{kind}"), attribute)
-    for entry in entry_points(group=f"axond.{folder}", name=kind):
-        return entry.load()
+        return getattr(importlib.import_module(f"models.{folder}.{kind}"), attribute, None)
+    for entry in entry_points(group=group, name=kind):
+        try:
+            return entry.load()
+        except Exception as error:
+            # Other people's code raises what it likes; all of it becomes one sentence.
+            package = f"package {entry.dist.name}" if entry.dist else "its package"
+            raise problem(
+                f"{folder.removesuffix('s')} {kind!r} ({entry.value}) cannot be imported: {type(error).__name__}: "
+                f"{error}; repair or remove {package}"
+            ) from error
     return None
 
 
@@ -36,22 +48,42 @@ def backends() -> list[str]:
     return ours + [entry.name for entry in entry_points(group="axond.backends") if entry.name not in ours]
 
 
-def encoders() -> list[str]:
-    """The kinds of encoder that are there."""
-    return _files("encoders") + [entry.name for entry in entry_points(group="axond.encoders")]
+def encoders(attribute: str = "ENCODER") -> list[str]:
+    """The kinds of encoder that are there, for windows; with ``STREAM``, for streams."""
+    ours = [
+        kind for kind in _files("encoders") if hasattr(importlib.import_module(f"models.encoders.{kind}"), attribute)
+    ]
+    return ours + [entry.name for entry in entry_points(group=_ENCODER_GROUPS[attribute])]
 
 
 def make_backend(kind: str) -> Backend:
-    """A new, unloaded backend. Raises BackendUnavailable for an unknown kind."""
-    found = _find("backends", kind, "BACKEND")
+    """A new, unloaded backend. Raises BackendUnavailable for an unknown kind, and for a third party's broken one."""
+    found = _find("backends", kind, "BACKEND", BackendUnavailable, "axond.backends")
     if found is None:
         raise BackendUnavailable(f"unknown backend {kind!r}; there are {', '.join(backends())}")
-    backend: Backend = found()
-    return backend
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise BackendUnavailable(f"backend {kind!r} is {found!r}, expected a subclass of models.base.Backend")
+    return found()
 
 
 def make_encoder(bundle: Bundle, info: SensorInfo) -> Encoder:
     """The bundle's encoder for a sensor. Raises BadModel if kind or settings are wrong or the sensor does not fit."""
+    found, config = _encoder_class(bundle, info, "ENCODER")
+    encoder: Encoder = found(config, info, bundle.windows.samples)
+    _check_features(bundle, encoder.shape[1])
+    return encoder
+
+
+def make_stream_encoder(bundle: Bundle, info: SensorInfo) -> StreamEncoder:
+    """The same for a bundle that decides on a stream. Raises BadModel."""
+    found, config = _encoder_class(bundle, info, "STREAM")
+    encoder: StreamEncoder = found(config, info)
+    _check_features(bundle, encoder.features)
+    return encoder
+
+
+def _encoder_class(bundle: Bundle, info: SensorInfo, attribute: str) -> tuple[Any, Any]:
+    """The class of a bundle's encoder and its configuration."""
     manifest = bundle.manifest
     wanted = manifest.input
     where = bundle.path / MANIFEST
@@ -62,19 +94,24 @@ def make_encoder(bundle: Bundle, info: SensorInfo) -> Encoder:
         )
     settings = dict(manifest.encoder)
     kind = settings.pop("kind", None)
-    found = _find("encoders", kind, "ENCODER") if isinstance(kind, str) else None
+    found = _find("encoders", kind, attribute, BadModel, _ENCODER_GROUPS[attribute]) if isinstance(kind, str) else None
     if found is None:
-        raise BadModel(f"{where}: encoder.kind: unknown encoder {kind!r}; there are {', '.join(encoders())}")
+        purpose = "windows" if attribute == "ENCODER" else "a stream (state 'carry')"
+        raise BadModel(
+            f"{where}: encoder.kind: no encoder {kind!r} for {purpose}; there are {', '.join(encoders(attribute))}"
+        )
     try:
-        config = found.Config(**settings)
+        return found, found.Config(**settings)
     except ValueError as error:
         raise BadModel(f"{where}: encoder: {error}") from error
-    encoder: Encoder = found(config, info, manifest.window.samples)
-    if encoder.shape[1] != bundle.network.features:
+
+
+def _check_features(bundle: Bundle, features: int) -> None:
+    if features != bundle.network.features:
         raise BadModel(
-            f"{where}: the encoder gives {encoder.shape[1]} features, the network takes {bundle.network.features}"
+            f"{bundle.path / MANIFEST}: the encoder gives {features} features, the network takes "
+            f"{bundle.network.features}"
         )
-    return encoder
 
 
 def _describe(family: str, channels: object, rate_hz: float) -> str:

@@ -19,9 +19,9 @@ class Session:
     def __init__(self, bundle: Bundle, backend: Backend, info: SensorInfo) -> None:
         """``backend`` has loaded ``bundle``. Raises BadModel when the sensor does not fit."""
         self._encoder = make_encoder(bundle, info)
-        self._windower = Windower(bundle.manifest.window, info)
+        self._windower = Windower(bundle.windows, info)
         self._raster = np.zeros(self._encoder.shape, np.uint8)
-        self._window_shape = bundle.manifest.window.samples, len(info.channels)
+        self._window_shape = bundle.windows.samples, len(info.channels)
         self._info = info
         self._backend = backend
         self._labels = bundle.manifest.labels

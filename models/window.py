@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from drivers.packet import Packet, SensorInfo
 from models.base import BadModel, Window
+from models.gap import Gap
 
 ONSET_FRAME_MS = 10.0
 """Energy is judged in frames of this length, on the first difference of the samples (no offset, little rumble)."""
@@ -121,17 +122,16 @@ class Windower:
         frame = self._onsets.frame if self._onsets else 0
         self._reach = spec.pre + frame * (spec.frames + 1)
         self._capacity = 2 * (spec.samples + self._reach)
-        self._max_fill = int(spec.samples * MAX_FILL_FRACTION)
+        self._gap = Gap(int(spec.samples * MAX_FILL_FRACTION))
         self._ramp = np.arange(self._capacity, dtype=np.int64)
         self._time_ns = np.zeros(self._capacity, np.int64)
         self._held = np.zeros(self._capacity, np.bool_)
         self._data: npt.NDArray[np.generic] | None = None
-        self._next_seq: int | None = None
         self._start_over()
 
     def reset(self) -> None:
         """Forget all samples and the noise floor; the counters stay."""
-        self._next_seq = None
+        self._gap.restart()
         self._start_over()
         if self._onsets:
             self._onsets.reset()
@@ -152,8 +152,8 @@ class Windower:
             self._start_over()
         self._dt_ns = packet.dt_ns
         windows: list[Window] = []
-        gap = self._gap(packet)
-        self._next_seq = packet.seq + 1
+        gap = self._gap.before(packet)
+        gap = gap if self._stop else 0
         if gap is None:
             self.restarts += 1
             if self._starts:
@@ -168,15 +168,6 @@ class Windower:
             times_ns = packet.t0_ns + packet.dt_ns * (self._ramp[: len(part)] + start)
             self._append(part, times_ns, False, windows)
         return windows
-
-    def _gap(self, packet: Packet) -> int | None:
-        """Samples to fill in before ``packet``; None when the gap is too long, or time went another way."""
-        if self._stop == 0:
-            return 0
-        expected_ns = int(self._time_ns[self._stop - self._base - 1]) + packet.dt_ns
-        missing = round((packet.t0_ns - expected_ns) / packet.dt_ns)
-        gap = packet.lost if packet.seq == self._next_seq else max(packet.lost, missing)
-        return None if gap > self._max_fill or abs(missing - gap) > self._max_fill else gap
 
     def _start_over(self) -> None:
         """Positions count samples since the last start; position ``_base`` is at index 0 of the buffers."""

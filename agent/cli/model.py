@@ -57,7 +57,10 @@ def _info(options: argparse.Namespace) -> int:
     spec = manifest.input
     out.print(f"[bold]{bundle.id}[/bold]  {bundle.path}")
     out.print(f"input   {spec.family}, {', '.join(spec.channels)}, {spec.rate_hz:g} Hz", markup=False)
-    out.print(f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}", markup=False)
+    if manifest.window is None:
+        out.print(f"stream  a decision at every time step, over {manifest.readout_steps} steps", markup=False)
+    else:
+        out.print(f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}", markup=False)
     out.print(f"encoder {manifest.encoder.get('kind')}", markup=False)
     out.print(f"labels  {', '.join(manifest.labels)}", markup=False)
     table = Table("layer", "inputs", "neurons", "recurrent", "neuron")

@@ -17,6 +17,8 @@ from models.network import DECAY_ONE, STATE_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, 
 OPSET = 17
 IR_VERSION = 9
 """Old enough for the onnxruntime of JetPack 6."""
+MANY_NEURONS = 512
+"""From here on integer division costs more than one node more."""
 
 
 class _Graph:
@@ -104,10 +106,14 @@ def _sums(g: _Graph, i: int, layer: Layer, x: str) -> str:
 
 
 def _decayed(g: _Graph, i: int, state: str, k: "np.ndarray[Any, np.dtype[np.int32]]") -> str | None:
-    """``decay(state, k)``; None where nothing is kept. Integer Div truncates toward zero, as the decay wants."""
+    """``decay(state, k)``; None where nothing is kept. Integer Div truncates toward zero, as the decay wants; so does
+    the cast of a double, which holds the product exactly (below 2^43), and is not an operation per neuron."""
     if not k.any():
         return None
     name = g.input(f"{state}{i}", TensorProto.INT64, len(k))
     if (k == DECAY_ONE).all():
         return name
+    if len(k) >= MANY_NEURONS:
+        part = g.constant(f"k{state}{i}", k / DECAY_ONE)
+        return g.op("Cast", g.op("Mul", g.op("Cast", name, to=TensorProto.DOUBLE), part), to=TensorProto.INT64)
     return g.op("Div", g.op("Mul", name, g.constant(f"k{state}{i}", k.astype(np.int64))), "one")

@@ -6,6 +6,7 @@ every band: ``levels_db`` (the band is at or above it); on, then off (its level,
 fell through a multiple of ``step_db``; 0 = no such features). Few bands and short frames blur the speaker's pitch away.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from drivers.packet import SensorInfo
 from models.base import BadModel, Raster, Window
 
-_FLOOR_FS = 1e-5
+FLOOR_FS = 1e-5
 """Band amplitude that counts as silence, a third of one 16-bit step: keeps digital silence finite."""
 
 
@@ -70,7 +71,7 @@ class AudioMel:
         self._samples = samples
         self._scale = info.scale[0]
         self._taper = np.hanning(cfg.frame + 1)[:-1]
-        self._bank = _mel_bank(cfg)
+        self._bank = mel_bank(MelBand(cfg.rate_hz, cfg.frame, cfg.bands, cfg.low_hz, cfg.high_hz))
         self._index = np.arange(cfg.frame) + cfg.hop * np.arange(steps)[:, None]
         self._frames = np.empty((steps, cfg.frame))
 
@@ -91,7 +92,7 @@ class AudioMel:
         self._frames *= self._taper
         spectra = np.fft.rfft(self._frames, axis=1)
         power = (spectra.real**2 + spectra.imag**2) @ self._bank
-        return 10 * np.log10(power + _FLOOR_FS**2)
+        return 10 * np.log10(power + FLOOR_FS**2)
 
 
 def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.float64], out: Raster) -> None:
@@ -106,7 +107,18 @@ def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.float64], out: Raster) ->
     np.concatenate(parts, axis=1, out=out, casting="unsafe")
 
 
-def _mel_bank(cfg: AudioMelConfig) -> npt.NDArray[np.float64]:
+@dataclass(frozen=True, slots=True)
+class MelBand:
+    """What a bank of triangular mel bands is made for."""
+
+    rate_hz: float
+    frame: int
+    bands: int
+    low_hz: float
+    high_hz: float
+
+
+def mel_bank(cfg: MelBand) -> npt.NDArray[np.float64]:
     """(frequencies, bands) weights that turn power spectra into mean power per band, re full scale."""
     low, high = (2595 * np.log10(1 + hz / 700) for hz in (cfg.low_hz, cfg.high_hz))
     edges_hz = 700 * (10 ** (np.linspace(low, high, cfg.bands + 2) / 2595) - 1)

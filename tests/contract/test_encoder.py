@@ -1,7 +1,6 @@
 """Every encoder in models/encoders keeps the contract of models.base.Encoder. A new file there is found by itself."""
 
 import importlib
-import pkgutil
 from collections.abc import Callable
 
 import numpy as np
@@ -9,12 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from drivers.packet import SensorInfo
-from models import encoders
 from models.base import BadModel, Window
 from models.datasets import IMU_INFO, audio_info
+from models.registry import encoders as encoder_kinds
 
 Make = Callable[[np.random.Generator], Window]
 MIC = audio_info(8000.0)
+MIC_16K = audio_info(16_000.0)
 
 
 def speech_window(rng: np.random.Generator) -> Window:
@@ -22,13 +22,17 @@ def speech_window(rng: np.random.Generator) -> Window:
     return Window(0, 125_000, np.rint(wave).astype(np.int16)[:, None], MIC)
 
 
+def sound_window(rng: np.random.Generator) -> Window:
+    return Window(0, 62_500, speech_window(rng).data, MIC_16K)
+
+
 def motion_window(rng: np.random.Generator) -> Window:
     data = rng.normal(0, 800, (128, 6)).cumsum(axis=0) / 4
     return Window(0, 20_000_000, np.rint(data).clip(-32768, 32767).astype(np.int16), IMU_INFO)
 
 
-WINDOWS: dict[str, Make] = {"audio": speech_window, "imu": motion_window}
-NAMES = [module.name for module in pkgutil.iter_modules(encoders.__path__)]
+WINDOWS: dict[str, Make] = {"speech": speech_window, "sound": sound_window, "imu": motion_window}
+NAMES = encoder_kinds("ENCODER")
 
 
 @pytest.fixture(params=NAMES)

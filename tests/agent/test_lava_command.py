@@ -1,0 +1,82 @@
+"""``axond lava``: says what is there and what is missing; never harms a folder that is not its own."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.__main__ import main
+from models.backends.lava import home, python
+
+installed = pytest.mark.skipif(
+    not python(home()).exists(), reason=f"Lava is not installed ({home()} is not there): axond lava install"
+)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No Python 3.10, pyenv or uv in reach."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+
+
+def program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_status_says_that_nothing_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXOND_LAVA", str(tmp_path / "none"))
+    assert main(["lava", "status"]) == 1
+    assert capsys.readouterr().out == f"Lava: not installed ({tmp_path / 'none'} is not there): axond lava install\n"
+    assert main(["lava", "status", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["lava"] is None
+
+
+def test_install_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXOND_LAVA", str(tmp_path / "none"))
+    assert main(["lava", "install"]) == 1
+    assert "Lava needs Python 3.10 with its venv module" in capsys.readouterr().err
+    program(tmp_path / "bin" / "python3.10", "echo no module named ensurepip >&2; exit 1")
+    assert main(["lava", "install"]) == 1
+    assert "python3.10 failed (no module named ensurepip)" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_another_version_of_python_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXOND_LAVA", str(tmp_path / "none"))
+    if sys.version_info[:2] == (3, 10):
+        pytest.skip("this is Python 3.10")
+    (tmp_path / "pyenv" / "versions" / "3.10.1" / "bin").mkdir(parents=True)
+    (tmp_path / "pyenv" / "versions" / "3.10.1" / "bin" / "python3.10").symlink_to(sys.executable)
+    assert main(["lava", "install"]) == 1
+    assert "this machine has none" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").write_text("precious")
+    monkeypatch.setenv("AXOND_LAVA", str(tmp_path))
+    assert main(["lava", "install"]) == 1
+    assert f"{tmp_path} is there, but is no virtual environment" in capsys.readouterr().err
+    assert (tmp_path / "photos").read_text() == "precious"
+
+
+@installed
+def test_an_installed_lava_answers_and_is_not_installed_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lava", "install"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(["lava", "status", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["python"].startswith("3.10.")
+    assert (facts["lava"], facts["trouble"]) == ("0.10.0", None)
