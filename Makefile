@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS_TO_RUN ?=
 
-.PHONY: run test check kill format train-spoken-digits train-activity clean help
+.PHONY: run test check kill failover fuzz soak replug format train-spoken-digits train-activity clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -17,7 +17,7 @@ run: $(STAMP) ## set up, then the live demo: sensors -> spikes -> outbox -> MQTT
 	$(BIN)/axond demo $(if $(SECONDS_TO_RUN),--seconds $(SECONDS_TO_RUN))
 
 test: $(STAMP) ## set up, then all tests
-	@packaging/system-packages
+	@packaging/system-packages test
 	@$(BIN)/python -c 'import faery' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[events]' 2>/dev/null \
 	    || echo "axond: the packages of the extra 'events' cannot be installed here: tests of event cameras are skipped"
 	@$(BIN)/python -c 'import alsaaudio' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[alsa]' 2>/dev/null \
@@ -32,6 +32,18 @@ check: $(STAMP) ## format, lint, types, import rules
 
 kill: $(STAMP) ## kill -9 of the agent at 20 random moments; the hub must hold every committed result, none twice
 	AXOND_KILLS=20 $(BIN)/python -m pytest -k kill_nine tests/end_to_end/test_run.py
+
+failover: $(STAMP) ## a backend killed, stopped and filled up 100 times: next result within 1 s, none lost, nothing left over
+	AXOND_FAILOVERS=100 $(BIN)/python -m pytest -s tests/end_to_end/test_failover.py
+
+soak: $(STAMP) ## five sensors at full speed under a real agent for ten minutes: nothing may be lost
+	$(BIN)/axond bench sensors --seconds 600 --json
+
+replug: $(STAMP) ## a sensor unplugged and plugged in again 1000 times: back within 1 s each time, nothing left over
+	$(BIN)/axond bench replug --cycles 1000 --json
+
+fuzz: $(STAMP) ## a million damaged inputs into every parser (an hour)
+	$(BIN)/python -m tests.drivers.fuzz_parsers
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff format .

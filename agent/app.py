@@ -27,6 +27,7 @@ from agent.version import agent_version
 from agent.worker import Worker
 from drivers.packet import SensorInfo
 from models.bundle import Bundle
+from models.failover import Runner
 
 STOP_CAPTURE_S = 1.0
 STOP_PIPELINES_S = 1.0
@@ -109,7 +110,8 @@ class App:
     def _pipeline(self, name: str, bundle: Bundle, info: SensorInfo, mailbox: Mailbox) -> Pipeline:
         table = self._config.pipelines[name]
         policy = ReportPolicy(table.report, table.threshold or 0.0)
-        return Pipeline(name, bundle, table.backend, info, mailbox, policy, lambda row: self._outbox.put(name, row))
+        runner = Runner(table.backend, isolate=table.isolate)
+        return Pipeline(name, bundle, runner, info, mailbox, policy, lambda row: self._outbox.put(name, row))
 
     def _make_uplink(self, table: UplinkTable) -> Uplink:
         broker = Broker(

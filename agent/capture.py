@@ -4,18 +4,20 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 from agent.mailbox import Mailbox
 from agent.outage import Backoff, Outage
 from drivers.base import Driver, EndOfInput, Unavailable
-from drivers.packet import Packet
+from drivers.packet import EVENT, Packet
 
 READ_TIMEOUT_S = 0.5
 RETRY_FIRST_S = 0.25
 RETRY_LONGEST_S = 5.0
-"""A replugged sensor is back within this; a lost one costs nothing at this pace."""
+LOOK_S = 0.2
+"""Tries are rare, since each costs something; where the device appears is looked at so often, so it is back at once."""
 RATE_SPAN_NS = 5_000_000_000
 
 
@@ -28,7 +30,8 @@ class SensorState:
     since_ns: int = 0
     """Capture time of the first sample since the last open."""
     packets: int = 0
-    samples: int = 0
+    taken: tuple[int, int] = (0, 0)
+    """Samples so far, and the capture time just behind the last of them (of events: of the last one), as one object."""
     rate_hz: float = 0.0
     """Measured over the last seconds."""
     lost: int = 0
@@ -57,6 +60,7 @@ class Capture:
         backoff = Backoff(RETRY_FIRST_S, RETRY_LONGEST_S)
         while not stop.is_set():
             beat()
+            before = _identity(self.driver.place)
             try:
                 self.driver.open()
                 self._read(stop, beat, backoff)
@@ -67,9 +71,19 @@ class Capture:
                 self.info.state = "missing"
                 self.info.rate_hz = 0.0
                 self.outage.failed(f"{self.name.partition(':')[2]}: {error}")
-                stop.wait(backoff.next_s())
             finally:
+                # Before the wait: a port that somebody still holds comes back under another number.
                 self.driver.close()
+            self._wait(stop, beat, backoff, before)
+
+    def _wait(self, stop: Event, beat: Callable[[], None], backoff: Backoff, before: object) -> None:
+        """Until the next try: as long as the back-off says, or until the place is not what it was before the last."""
+        end_s = time.monotonic() + backoff.next_s()
+        while (left_s := end_s - time.monotonic()) > 0 and not stop.wait(min(left_s, LOOK_S)):
+            beat()
+            if _identity(self.driver.place) != before:
+                backoff.reset()
+                return
 
     def _read(self, stop: Event, beat: Callable[[], None], backoff: Backoff) -> None:
         state = self.info
@@ -93,10 +107,10 @@ class Capture:
             for mailbox in self._mailboxes:
                 mailbox.put(packet, now_ns)
             state.packets += 1
-            state.samples += len(packet.data)
             span_samples += len(packet.data)
             state.lost += packet.lost
-            self._end_ns = packet.t0_ns + packet.dt_ns * len(packet.data)
+            self._end_ns = _end_ns(packet)
+            state.taken = state.taken[0] + len(packet.data), self._end_ns
 
     def _begin(self, packet: Packet) -> None:
         """The first packet since an open; what a live sensor measured while it was away is lost, and counted."""
@@ -107,3 +121,20 @@ class Capture:
             state.reopened += 1
             if self.driver.live and packet.dt_ns:
                 state.lost += max(0, round((packet.t0_ns - self._end_ns) / packet.dt_ns))
+
+
+def _end_ns(packet: Packet) -> int:
+    if packet.data.dtype == EVENT:
+        return int(packet.data[-1]["t_ns"])
+    return packet.t0_ns + packet.dt_ns * len(packet.data)
+
+
+def _identity(place: str | None) -> tuple[int, int, int] | None:
+    """What is another one after a device came, went, or was made accessible; None for nothing there."""
+    if place is None:
+        return None
+    try:
+        found = Path(place).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_rdev, found.st_ctime_ns

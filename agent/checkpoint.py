@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from models.base import BadModel
 from models.bundle import Bundle
-from models.network import read_npz, write_npz
+from models.network import write_npz
+from models.untrusted import read_npz
 
 INTERVAL_S = 10.0
 """What is lost when the program is killed is at most the state's memory of so long."""

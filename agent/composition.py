@@ -12,8 +12,9 @@ def open_bundles(config: Config) -> dict[str, Bundle]:
     bundles = {}
     for name, pipeline in config.pipelines.items():
         where = f"{config.path}: pipelines.{name}"
-        if pipeline.backend not in ("auto", *backends()):
-            raise ConfigError(f"{where}.backend: unknown {pipeline.backend!r}; there are auto, {', '.join(backends())}")
+        for kind in pipeline.backend:
+            if kind not in ("auto", *backends()):
+                raise ConfigError(f"{where}.backend: unknown {kind!r}; there are auto, {', '.join(backends())}")
         try:
             bundle = open_bundle(pipeline.model, config.model_folders)
             make_encoder(bundle, config.sensors[pipeline.sensors[0]].make().info())

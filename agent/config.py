@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agent.errors import ConfigError
 from agent.topics import ROOT, ROOT_PATTERN
@@ -50,7 +50,12 @@ class PipelineTable(_Table):
 
     sensors: list[str] = Field(min_length=1, max_length=1)
     model: str
-    backend: str = "auto"
+    backend: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
+        default=["auto"], min_length=1
+    )
+    """Kinds in the order in which they are tried: the later ones take over when an earlier one fails."""
+    isolate: bool = False
+    """Run the backend in a process of its own, also where it does not demand that."""
     report: Literal["every", "on_change", "threshold"] = "every"
     threshold: float | None = Field(default=None, ge=0, le=1)
 

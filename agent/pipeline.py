@@ -5,21 +5,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from agent.latency import Latency
 from agent.mailbox import Mailbox
 from agent.outage import Backoff, Outage
+from agent.worker import rest
 from drivers.packet import SensorInfo
-from models.base import Backend, BackendUnavailable, Inference
+from models.base import Backend, BackendUnavailable, Inference, IoSpec, Outputs, Raster, State, Trace
 from models.bundle import Bundle
-from models.select import load_backend
+from models.failover import Runner
 from models.session import Session
 
 GET_TIMEOUT_S = 0.5
 RETRY_FIRST_S = 1.0
 RETRY_LONGEST_S = 60.0
 
+T = TypeVar("T")
 ReportKind = Literal["every", "on_change", "threshold"]
 
 
@@ -53,6 +55,11 @@ class PipelineState:
     state: str = "loading"
     """``loading``, ``live`` or ``unavailable``."""
     backend: str = ""
+    """The kind that gave the latest answer."""
+    incidents: int = 0
+    """How often a backend failed in use; no result is lost by that, the next one takes over."""
+    incident: str = ""
+    """What the latest one was."""
     inferences: int = 0
     reported: int = 0
     lost_samples: int = 0
@@ -60,6 +67,47 @@ class PipelineState:
     given_up_samples: int = 0
     """Samples of begun windows that a long gap ended before they were whole."""
     last: Inference | None = None
+
+
+class _Stopped(Exception):
+    """The agent stops while no backend is usable."""
+
+
+class _Patient(Backend):
+    """The runner, but where no backend is usable it waits and tries again, with the same window, until the stop."""
+
+    def __init__(self, pipeline: "Pipeline", stop: Event, beat: Callable[[], None]) -> None:
+        self._runner = pipeline.runner
+        self._state = pipeline.info
+        self._outage = pipeline.outage
+        self._name = pipeline.name.partition(":")[2]
+        self._stop = stop
+        self._beat = beat
+
+    def load(self, bundle: Bundle) -> IoSpec:
+        return self._until_usable(lambda: self._runner.load(bundle))
+
+    def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
+        return self._until_usable(lambda: self._runner.infer(raster, state, trace))
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _until_usable(self, act: Callable[[], T]) -> T:
+        backoff = Backoff(RETRY_FIRST_S, RETRY_LONGEST_S)
+        while True:
+            try:
+                done = act()
+            except BackendUnavailable as error:
+                self._state.state = "unavailable"
+                self._outage.failed(f"pipeline {self._name}: {error}")
+            else:
+                self._state.state = "live"
+                self._outage.over()
+                return done
+            rest(backoff.next_s(), self._stop, self._beat)
+            if self._stop.is_set():
+                raise _Stopped
 
 
 class Pipeline:
@@ -71,7 +119,7 @@ class Pipeline:
         self,
         name: str,
         bundle: Bundle,
-        backend: str,
+        runner: Runner,
         sensor: SensorInfo,
         mailbox: Mailbox,
         policy: ReportPolicy,
@@ -82,18 +130,20 @@ class Pipeline:
         self.info = PipelineState()
         self.latency = Latency()
         self.mailbox = mailbox
-        self._preference = backend
+        self.runner = runner
         self._sensor = sensor
         self._policy = policy
         self._sink = sink
-        self.outage = Outage(logging.getLogger(__name__), f"pipeline {name} works again")
+        log = logging.getLogger(__name__)
+        self.outage = Outage(log, f"pipeline {name} works again")
+        self.fallback = Outage(log, f"pipeline {name} has its backend back")
 
     def run(self, stop: Event, beat: Callable[[], None]) -> None:
         """Until ``stop`` is set and the mailbox is empty: what was captured is also inferred."""
-        backend = self._load(stop, beat)
-        if backend is None:
-            return
+        backend = _Patient(self, stop, beat)
         try:
+            backend.load(self.bundle)
+            self._watch_backend()
             session = Session(self.bundle, backend, self._sensor)
             session.warm_up()
             while True:
@@ -106,26 +156,23 @@ class Pipeline:
                 packet, arrived_ns = item
                 taken_ns = time.monotonic_ns()
                 for inference in session.push(packet):
+                    self._watch_backend()
                     self._report(inference, arrived_ns, taken_ns)
                 self.info.given_up_samples = session.given_up_samples
+        except _Stopped:
+            return
         finally:
             backend.close()
 
-    def _load(self, stop: Event, beat: Callable[[], None]) -> Backend | None:
-        backoff = Backoff(RETRY_FIRST_S, RETRY_LONGEST_S)
-        while not stop.is_set():
-            beat()
-            try:
-                self.info.backend, backend = load_backend(self.bundle, self._preference)
-            except BackendUnavailable as error:
-                self.info.state = "unavailable"
-                self.outage.failed(f"{self.name.partition(':')[2]}: {error}")
-                stop.wait(backoff.next_s())
-                continue
-            self.info.state = "live"
-            self.outage.over()
-            return backend
-        return None
+    def _watch_backend(self) -> None:
+        """Say which backend answers, and when another one has taken over."""
+        runner, info = self.runner, self.info
+        info.backend = runner.kind
+        if runner.incidents != info.incidents:
+            info.incidents, info.incident = runner.incidents, runner.reason
+            self.fallback.failed(f"pipeline {self.name.partition(':')[2]}: {runner.reason}; {runner.kind} goes on")
+        if not runner.degraded:
+            self.fallback.over()
 
     def _report(self, inference: Inference, arrived_ns: int, taken_ns: int) -> None:
         state = self.info

@@ -34,7 +34,8 @@ def health(parts: Parts) -> dict[str, Any]:
     for name, capture in parts.captures.items():
         sentences.append((f"sensor {name}", capture.outage.sentence))
         sentences += [(f"sensor {name} {key}", note) for key, note in dict(capture.driver.counters.notes).items()]
-    sentences += [(f"pipeline {name}", pipeline.outage.sentence) for name, pipeline in parts.pipelines.items()]
+    for name, pipeline in parts.pipelines.items():
+        sentences.append((f"pipeline {name}", pipeline.outage.sentence or pipeline.fallback.sentence))
     if parts.uplink:
         uplink = parts.uplink.state()
         sentences.append(("uplink", uplink.error or (None if uplink.connected else "not connected yet")))
@@ -85,6 +86,7 @@ def metrics(parts: Parts) -> dict[str, float]:
         values[f"sensor_{name}_lost"] = capture.info.lost
     for name, pipeline in parts.pipelines.items():
         values[f"pipeline_{name}_inferences"] = pipeline.info.inferences
+        values[f"pipeline_{name}_incidents"] = pipeline.info.incidents
         summary = pipeline.latency.summary()
         values.update({f"pipeline_{name}_latency_{key}": value for key, value in summary.items()})
     return values
@@ -92,17 +94,21 @@ def metrics(parts: Parts) -> dict[str, float]:
 
 def _sensor(capture: Capture) -> dict[str, Any]:
     counters = capture.driver.counters
+    samples, end_ns = capture.info.taken
     return {
         "state": capture.info.state,
         "rate_hz": round(capture.info.rate_hz, 2),
-        "samples": capture.info.samples,
+        "samples": samples,
         "lost": capture.info.lost,
         "dropped": capture.dropped_samples,
         "bad_checksum": counters.bad_checksum,
         "out_of_range": counters.out_of_range,
+        "resync_bytes": counters.resync_bytes,
         "overruns": counters.overruns,
+        "silent_s": round(counters.silent_s, 1),
         "reopened": capture.info.reopened,
         "since_ns": capture.info.since_ns,
+        "end_ns": end_ns,
         "problem": capture.outage.sentence,
         "notes": dict(counters.notes),
     }
@@ -114,6 +120,8 @@ def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
         "state": pipeline.info.state,
         "model": pipeline.bundle.id,
         "backend": pipeline.info.backend,
+        "incidents": pipeline.info.incidents,
+        "incident": pipeline.info.incident or None,
         "inferences": pipeline.info.inferences,
         "reported": pipeline.info.reported,
         "lost_samples": pipeline.info.lost_samples,

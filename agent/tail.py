@@ -135,6 +135,7 @@ def headline(facts: dict[str, Any]) -> str:
     unit = "events/s" if facts["family"] == "event_camera" else "Hz"
     problems = {key: facts[key] for key in ("bad_checksum", "out_of_range", "resync_bytes", "overruns") if facts[key]}
     told = "".join(f", {key.replace('_', ' ')} {value}" for key, value in problems.items())
+    told += f", silent {facts['silent_s']:g} s" if facts["silent_s"] else ""
     return f"{facts['sensor']}  {facts['rate_hz']:.1f} {unit}, jitter {jitter}, lost {facts['lost']}{told}"
 
 

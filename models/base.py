@@ -11,6 +11,7 @@ from drivers.packet import Packet, SensorInfo
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from models.network import Network
 
 Raster = npt.NDArray[np.uint8]
 """(time_steps, features) spikes, 0 or 1."""
@@ -206,11 +207,21 @@ class Backend(ABC):
     """True: holds the GIL or may crash, so it always runs in a child process."""
     own_process: ClassVar[bool] = False
     """True: its ``load`` starts a child process by itself; ``isolate`` would add a second one."""
+    runs_on: ClassVar[str] = "this machine's processor"
+    """For people: where the network is executed."""
 
     @classmethod
     def survey(cls) -> Survey:
         """What is here for this backend: a quick look that imports no SDK, opens no device and starts no process."""
         return Survey()
+
+    @classmethod
+    def unsupported(cls, network: "Network") -> str | None:
+        """Why it cannot run ``network`` bit by bit, in one sentence; None if it can. Needs neither runtime nor chip.
+
+        ``load`` refuses with that sentence.
+        """
+        return None
 
     @abstractmethod
     def load(self, bundle: "Bundle") -> IoSpec:

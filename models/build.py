@@ -9,6 +9,7 @@ import numpy as np
 from models import bundle, network, nir_graph
 from models.backends.reference import ReferenceBackend
 from models.base import BadModel, Trace
+from models.compile import tflite
 from models.compile.onnx import compile_step
 from models.quantize import Granularity, quantize
 
@@ -34,6 +35,7 @@ def build(source: Path, out: Path, granularity: Granularity = "layer") -> bundle
     files |= {
         "network.npz": network.save(quantized),
         "model.onnx": compile_step(quantized),
+        "model.tflite": tflite.compile_step(quantized),
         "golden.npz": network.write_npz(bundle.pack_golden(golden(quantized))),
     }
     return bundle.write(out, {**recipe, "weight_bits": 8, "granularity": granularity}, files)

@@ -2,12 +2,13 @@
 
 ::
 
-    manifest.json   what it is, its input, window, encoder, labels, and the SHA-256 of every other file
-    network.nir     the float graph, for people and other tools
-    network.npz     the integer network: what every backend executes
-    model.onnx      the compiled step graph
-    golden.npz      rasters, and what the network must answer to them, from the reference backend
-    CARD.md         data, licence, recipe, accuracy, limits
+    manifest.json     what it is, its input, window, encoder, labels, and the SHA-256 of every other file but one
+    manifest.sha256   the manifest's own, as sha256sum writes it
+    network.nir       the float graph, for people and other tools
+    network.npz       the integer network: what every backend executes
+    golden.npz        rasters, and what the network must answer to them, from the reference backend
+    model.onnx        the compiled step graph; other targets have theirs
+    CARD.md           data, licence, recipe, accuracy, limits
 
 Loading verifies digests and never executes anything from the folder.
 """
@@ -15,12 +16,12 @@ Loading verifies digests and never executes anything from the folder.
 import hashlib
 import json
 import os
-import stat
+import re
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,46 +29,54 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models import network as integer
 from models.base import BadModel
+from models.untrusted import parse_json, read_file, read_npz
 from models.window import WindowSpec
 
 FORMAT = 1
-MAX_FILE_BYTES = 256 * 1024 * 1024
 MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
+REQUIRED = ("network.npz", "golden.npz")
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 256 << 20
+MAX_FILES = 64
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSpec(_Strict):
     """The sensor that this model listens to."""
 
     family: Literal["audio", "imu", "ultrasonic", "event_camera"]
-    channels: list[str]
-    rate_hz: float = Field(gt=0)
+    channels: list[Name] = Field(min_length=1, max_length=1024)
+    rate_hz: float = Field(gt=0, le=1e9)
 
 
 class Manifest(_Strict):
     """``manifest.json``."""
 
     format: Literal[1]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
+    name: Name = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    version: Name = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
     input: InputSpec
     window: WindowSpec | None = None
     """How the input is cut; none with state policy ``carry``."""
     encoder: dict[str, Any]
     """``kind`` and that encoder's own settings."""
-    labels: list[str] = Field(min_length=2)
+    labels: list[Name] = Field(min_length=2)
     state: Literal["reset", "carry"]
     """State policy: back to rest before every window, or no windows: the network goes on from step to step."""
     readout_steps: int = Field(default=1, ge=1, le=100_000)
     """With ``carry``: a decision is over so many steps."""
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=1e-6, le=1e15)
     """Potentials divided by this give the softmax scores."""
     weight_bits: Literal[4, 8]
     granularity: Literal["layer", "neuron"]
-    files: dict[str, str]
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(max_length=MAX_FILES)
     """File name to SHA-256, in hex."""
 
 
@@ -110,21 +119,14 @@ class Bundle:
     def artefact(self, name: str) -> bytes:
         """The content of one listed file. Raises BadModel if it is missing or not what the manifest says."""
         digest = self.manifest.files.get(name)
-        path = self.path / name
         if digest is None:
             raise BadModel(f"{self.path / MANIFEST}: the bundle has no {name}; build it anew")
-        try:
-            status = path.lstat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-                raise BadModel(f"{path}: not a plain file of at most {MAX_FILE_BYTES} bytes")
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadModel(f"{path}: cannot be read ({error.strerror}); restore the bundle") from error
+        content = read_file(self.path / name, MAX_FILE_BYTES)
         found = hashlib.sha256(content).hexdigest()
         if found != digest:
             raise BadModel(
-                f"{path}: SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...: the file was changed or "
-                "damaged; restore the bundle"
+                f"{self.path / name}: SHA-256 is {found[:12]}..., the manifest says {digest[:12]}...: the file was "
+                "changed or damaged; restore the bundle"
             )
         return content
 
@@ -136,78 +138,106 @@ class Bundle:
     @cached_property
     def golden(self) -> Golden:
         """The golden vectors."""
-        arrays = integer.read_npz(self.artefact("golden.npz"), str(self.path / "golden.npz"))
-        n = len(self.network.layers)
+        where = str(self.path / "golden.npz")
+        arrays = read_npz(self.artefact("golden.npz"), where)
         try:
-            shape = tuple(arrays["shape"])
-            golden = Golden(
-                np.unpackbits(arrays["rasters"], axis=-1, count=int(shape[-1])),
-                tuple(
-                    np.unpackbits(arrays[f"spikes{i}"], axis=-1, count=self.network.layers[i].neurons) for i in range(n)
-                ),
-                tuple(arrays[f"u{i}"] for i in range(n)),
-                tuple(arrays[f"v{i}"] for i in range(n)),
-                arrays["potentials"],
-            )
-            self._check_golden(golden)
-            return golden
-        except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise BadModel(f"{self.path / 'golden.npz'}: not golden vectors of this network ({error})") from error
+            return _golden(arrays, self.network)
+        except KeyError as error:
+            raise BadModel(f"{where}: not golden vectors of this network (it has no array {error})") from error
+        except ValueError as error:
+            raise BadModel(f"{where}: not golden vectors of this network ({error})") from error
 
-    def _check_golden(self, golden: Golden) -> None:
-        """Raise ValueError unless there is something to compare, in the shapes of this network."""
-        vectors, steps = golden.rasters.shape[:2]
-        neurons = [layer.neurons for layer in self.network.layers]
-        right = (
-            vectors > 0
-            and steps > 0
-            and golden.rasters.shape == (vectors, steps, self.network.features)
-            and [a.shape for a in golden.spikes] == [(vectors, steps, n) for n in neurons]
-            and [a.shape for a in (*golden.u, *golden.v)] == [(vectors, n) for n in neurons * 2]
-            and golden.potentials.shape == (vectors, self.network.classes)
-        )
-        if not right:
-            raise ValueError("there are none, or their shapes are of another network")
+
+def _golden(arrays: dict[str, npt.NDArray[Any]], network: integer.Network) -> Golden:
+    """Raises ValueError unless there is something to compare, in the shapes of ``network``; KeyError."""
+    vectors, steps, features = arrays["shape"].tolist() if arrays["shape"].shape == (3,) else (0, 0, 0)
+    if min(vectors, steps) < 1 or features != network.features:
+        raise ValueError("there are none, or their shapes are of another network")
+
+    def array(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+        found = arrays[name]
+        if found.shape != shape or found.dtype != dtype:
+            raise ValueError(f"{name} is {found.dtype} {found.shape}, expected {np.dtype(dtype)} {shape}")
+        return found
+
+    def spikes(name: str, count: int) -> npt.NDArray[np.uint8]:
+        return np.unpackbits(array(name, (vectors, steps, -(-count // 8)), np.uint8), axis=-1, count=count)
+
+    return Golden(
+        spikes("rasters", features),
+        tuple(spikes(f"spikes{i}", n) for i, n in enumerate(network.neurons)),
+        tuple(array(f"u{i}", (vectors, n), np.int32) for i, n in enumerate(network.neurons)),
+        tuple(array(f"v{i}", (vectors, n), np.int32) for i, n in enumerate(network.neurons)),
+        array("potentials", (vectors, network.classes), np.int64),
+    )
 
 
 def load(path: Path) -> Bundle:
     """Read and verify the bundle in folder ``path``. Raises BadModel with the file and what is wrong with it."""
     manifest_path = path / MANIFEST
-    try:
-        content = manifest_path.read_bytes()
-        document = json.loads(content)
-    except OSError as error:
-        raise BadModel(f"{manifest_path}: cannot be read ({error.strerror}); expected a bundle's folder") from error
-    except ValueError as error:
-        raise BadModel(f"{manifest_path}: not JSON ({error})") from error
-    if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+    content = read_file(manifest_path, MAX_MANIFEST_BYTES)
+    manifest = _manifest(content, manifest_path)
+    digest = hashlib.sha256(content).hexdigest()
+    if read_file(path / SEAL, MAX_MANIFEST_BYTES) != _seal(content):
         raise BadModel(
-            f"{manifest_path}: format {document['format']} is newer than this axond reads ({FORMAT}); upgrade axond"
+            f"{manifest_path}: its SHA-256 is {digest[:12]}..., which is not what {SEAL} says: one of the two was "
+            "changed or damaged; restore the bundle"
         )
+    bundle = Bundle(path, manifest, digest)
+    for name in manifest.files:
+        bundle.artefact(name)
+    network = bundle.network
+    if network.classes != len(manifest.labels):
+        raise BadModel(f"{manifest_path}: {len(manifest.labels)} labels for a network with {network.classes} outputs")
+    most = 1 << (manifest.weight_bits - 1)
+    for layer in network.layers:
+        if any(w is not None and (w.min() < -most or w.max() >= most) for w in (layer.w_in, layer.w_rec)):
+            raise BadModel(
+                f"{manifest_path}: layer {layer.name!r} has weights of more than {manifest.weight_bits} bits"
+            )
+    return bundle
+
+
+def _manifest(content: bytes, where: Path) -> Manifest:
+    """Raises BadModel unless everything in it makes sense, also together."""
+    try:
+        document = parse_json(content)
+    except ValueError as error:
+        raise BadModel(f"{where}: not JSON as a manifest has it ({error})") from error
+    if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+        raise BadModel(f"{where}: format {document['format']} is newer than this axond reads ({FORMAT}); upgrade axond")
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise BadModel(f"{manifest_path}: {key or 'document'}: {first['msg']}") from error
+        raise BadModel(f"{where}: {first_error(error)}") from error
     for name in manifest.files:
-        if Path(name).name != name or name == MANIFEST:
-            raise BadModel(f"{manifest_path}: files: {name!r} must be a plain file name")
+        if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, SEAL):
+            raise BadModel(f"{where}: files: {name!r} must be a plain file name")
+    absent = [name for name in REQUIRED if name not in manifest.files]
+    if absent:
+        raise BadModel(f"{where}: files: has no {absent[0]}; build the bundle anew")
+    if len(set(manifest.labels)) != len(manifest.labels):
+        raise BadModel(f"{where}: labels: two are the same")
     if (manifest.window is None) != (manifest.state == "carry"):
-        raise BadModel(f"{manifest_path}: window: expected with state 'reset', and with that only")
+        raise BadModel(f"{where}: window: expected with state 'reset', and with that only")
     if manifest.window is not None:
         try:
             manifest.window.check()
         except BadModel as error:
-            raise BadModel(f"{manifest_path}: {error}") from error
-    bundle = Bundle(path, manifest, hashlib.sha256(content).hexdigest())
-    for name in manifest.files:
-        bundle.artefact(name)
-    if bundle.network.classes != len(manifest.labels):
-        raise BadModel(
-            f"{manifest_path}: {len(manifest.labels)} labels for a network with {bundle.network.classes} outputs"
-        )
-    return bundle
+            raise BadModel(f"{where}: {error}") from error
+    return manifest
+
+
+def first_error(error: ValidationError) -> str:
+    """The first of the errors that pydantic found, as the key's path and what is wrong with it."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key or 'document'}: {first['msg']}"
+
+
+def _seal(manifest: bytes) -> bytes:
+    """What ``sha256sum manifest.json`` prints."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def pack_golden(golden: Golden) -> dict[str, npt.NDArray[np.generic]]:
@@ -231,8 +261,8 @@ def write(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> Bund
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
-        text = json.dumps({"format": FORMAT, **manifest, "files": digests}, indent=1) + "\n"
-        for name, content in {**files, MANIFEST: text.encode()}.items():
+        text = (json.dumps({"format": FORMAT, **manifest, "files": digests}, indent=1) + "\n").encode()
+        for name, content in {**files, MANIFEST: text, SEAL: _seal(text)}.items():
             with (fresh / name).open("wb") as file:
                 file.write(content)
                 file.flush()

@@ -15,6 +15,8 @@ from models.base import BadModel
 
 _PATCH_CELLS = 1 << 22
 """Patches of more cells are made in several turns, to bound the memory."""
+MOST_CELLS = 1 << 27
+"""Of the padded input, and of the patches of one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,13 @@ class ConvShape:
             raise BadModel(f"{where}: the kernel takes {kernel[1]} channels, its input has {self.in_shape[0]}")
         if min(self.out_shape(kernel)) < 1:
             raise BadModel(f"{where}: a kernel of {kernel[2]}x{kernel[3]} does not fit into its input {self.in_shape}")
+        channels, *sides = self.in_shape
+        padded = channels * math.prod(side + 2 * pad for side, pad in zip(sides, self.padding, strict=True))
+        patches = math.prod(self.out_shape(kernel)[1:]) * math.prod(kernel[1:])
+        if max(padded, patches) > MOST_CELLS:
+            raise BadModel(
+                f"{where}: a convolution over {padded} input and {patches} patch cells, expected {MOST_CELLS} at most"
+            )
 
     def packed(self) -> npt.NDArray[np.int32]:
         """As seven numbers, for a file."""
@@ -53,7 +62,9 @@ class ConvShape:
     @classmethod
     def unpack(cls, numbers: npt.NDArray[Any]) -> "ConvShape":
         """From what ``packed`` gave. Raises ValueError."""
-        c, h, w, stride_h, stride_w, pad_h, pad_w = (int(number) for number in numbers.tolist())
+        if numbers.shape != (7,) or numbers.dtype != np.int32:
+            raise ValueError(f"a convolution is seven int32, not {numbers.shape} {numbers.dtype}")
+        c, h, w, stride_h, stride_w, pad_h, pad_w = numbers.tolist()
         return cls((c, h, w), (stride_h, stride_w), (pad_h, pad_w))
 
 
@@ -64,7 +75,7 @@ def convolve(x: npt.NDArray[Any], kernel: npt.NDArray[Any], shape: ConvShape) ->
     """
     out, rows, columns = shape.out_shape(kernel.shape)
     pad_h, pad_w = shape.padding
-    images = np.pad(x.reshape(-1, *shape.in_shape), ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    images = np.pad(x.reshape(len(x), *shape.in_shape), ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
     patches = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[2:], axis=(2, 3))
     patches = patches[:, :, :: shape.stride[0], :: shape.stride[1]].transpose(0, 2, 3, 1, 4, 5)
     weights = np.ascontiguousarray(kernel.reshape(out, -1).T)
@@ -73,7 +84,7 @@ def convolve(x: npt.NDArray[Any], kernel: npt.NDArray[Any], shape: ConvShape) ->
     for start in range(0, len(x), at_once):
         part = patches[start : start + at_once].reshape(-1, len(weights)) @ weights
         result[start : start + at_once] = part.reshape(-1, rows * columns, out).transpose(0, 2, 1)
-    return result.reshape(len(x), -1)
+    return result.reshape(len(x), out * rows * columns)
 
 
 def matrix(kernel: npt.NDArray[Any], shape: ConvShape) -> npt.NDArray[Any]:

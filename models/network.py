@@ -7,16 +7,15 @@ import io
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.base import BadModel
 from models.convolution import ConvShape
+from models.untrusted import parse_json, read_npz
 
 WEIGHT_SHIFT = 7
 """An int8 weight w stands for the even integer 2w, and a synaptic sum is shifted left by 6: together w << 7."""
@@ -25,7 +24,9 @@ DECAY_BITS = 12
 DECAY_ONE = 1 << DECAY_BITS
 STATE_MAX = (1 << 23) - 1
 THRESHOLD_MAX = (1 << 17) - 1
-NPZ_MAX_BYTES = 512 * 1024 * 1024
+MAX_LAYERS = 256
+MAX_NEURONS = 1 << 22
+"""Of a layer, and of its inputs: two for each pixel of the largest event camera there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
     if layer.conv is not None:
         layer.conv.check(layer.w_in.shape, where)
     n, m = layer.neurons, layer.inputs
+    if max(n, m) > MAX_NEURONS:
+        raise BadModel(f"{where}: has {n} neurons and {m} inputs, expected {MAX_NEURONS} at most")
     if inputs is not None and m != inputs:
         raise BadModel(f"{where} takes {m} inputs, but the layer before it has {inputs} neurons")
     if layer.w_rec is not None and layer.w_rec.shape != (n, n):
@@ -139,6 +142,7 @@ def check(network: Network) -> Network:
 
 
 _ARRAYS = {"w_in": np.int8, "w_rec": np.int8, "k_u": np.int32, "k_v": np.int32, "bias": np.int32, "v_th": np.int32}
+_OPTIONAL = ("w_rec", "v_th")
 
 
 def save(network: Network) -> bytes:
@@ -160,23 +164,31 @@ def load(content: bytes, where: str) -> Network:
     """Read what ``save`` gave. ``where`` names it in errors. Raises BadModel."""
     arrays = read_npz(content, where)
     try:
-        names = json.loads(arrays["layers"].tobytes())
-        layers = []
-        for i, name in enumerate(names):
-            present = {f: arrays.get(f"{i}.{f}") for f in _ARRAYS}
-            missing = [f for f in ("w_in", "k_u", "k_v", "bias") if present[f] is None]
-            if missing:
-                raise BadModel(f"{where}: layer {name!r} lacks {', '.join(missing)}")
-            fields = {
-                f: None if a is None else np.ascontiguousarray(a.astype(_ARRAYS[f], casting="safe"))
-                for f, a in present.items()
-            }
-            packed = arrays.get(f"{i}.conv")
-            conv = None if packed is None else ConvShape.unpack(packed)
-            layers.append(Layer(name=str(name), **fields, conv=conv))  # type: ignore[arg-type]  # required: checked above
-    except (ValueError, KeyError, TypeError) as error:
+        names = parse_json(arrays.pop("layers").tobytes())
+        if not (isinstance(names, list) and 0 < len(names) <= MAX_LAYERS and all(isinstance(n, str) for n in names)):
+            raise ValueError(f"its layers must be 1 to {MAX_LAYERS} names")
+        layers = tuple(_take_layer(arrays, i, name) for i, name in enumerate(names))
+        if arrays:
+            raise ValueError(f"it has an array {min(arrays)!r} of no layer")
+        return check(Network(layers))
+    except KeyError as error:
+        raise BadModel(f"{where}: not an integer network (it has no array {error})") from error
+    except (ValueError, BadModel) as error:
         raise BadModel(f"{where}: not an integer network ({error})") from error
-    return check(Network(tuple(layers)))
+
+
+def _take_layer(arrays: dict[str, npt.NDArray[np.generic]], index: int, name: str) -> Layer:
+    """Layer ``index`` out of ``arrays``. Raises ValueError, and KeyError for an array that is missing."""
+    fields: dict[str, npt.NDArray[np.generic] | None] = {}
+    for field, dtype in _ARRAYS.items():
+        key = f"{index}.{field}"
+        array = arrays.pop(key, None) if field in _OPTIONAL else arrays.pop(key)
+        if array is not None and array.dtype != dtype:
+            raise ValueError(f"its array {key!r} is of {array.dtype}, expected {np.dtype(dtype)}")
+        fields[field] = array
+    packed = arrays.pop(f"{index}.conv", None)
+    conv = None if packed is None else ConvShape.unpack(packed)
+    return Layer(name=name, **fields, conv=conv)  # type: ignore[arg-type]  # their types were compared above
 
 
 def write_npz(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
@@ -190,24 +202,3 @@ def write_npz(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
                 zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), buffer.getvalue(), zipfile.ZIP_DEFLATED
             )
     return out.getvalue()
-
-
-def read_npz(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of an ``.npz``, without pickles and without inflating more than NPZ_MAX_BYTES. Raises BadModel."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(item.file_size for item in archive.infolist()) > NPZ_MAX_BYTES:
-                raise BadModel(f"{where}: inflates to more than {NPZ_MAX_BYTES} bytes")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
-        raise BadModel(f"{where}: not an .npz archive of plain arrays ({error})") from error

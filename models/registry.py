@@ -8,9 +8,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from drivers.packet import SensorInfo
 from models.base import Backend, BackendUnavailable, BadModel, Encoder, ModelError, StreamEncoder
-from models.bundle import MANIFEST, Bundle, load
+from models.bundle import MANIFEST, Bundle, first_error, load
 
 _ENCODER_GROUPS = {"ENCODER": "axond.encoders", "STREAM": "axond.stream_encoders"}
 ZOO = Path(__file__).parent / "zoo"
@@ -101,9 +103,9 @@ def _encoder_class(bundle: Bundle, info: SensorInfo, attribute: str) -> tuple[An
             f"{where}: encoder.kind: no encoder {kind!r} for {purpose}; there are {', '.join(encoders(attribute))}"
         )
     try:
-        return found, found.Config(**settings)
-    except ValueError as error:
-        raise BadModel(f"{where}: encoder: {error}") from error
+        return found, found.Config.model_validate(settings)
+    except ValidationError as error:
+        raise BadModel(f"{where}: encoder: {first_error(error)}") from error
 
 
 def _check_features(bundle: Bundle, features: int) -> None:

@@ -1,14 +1,17 @@
 """Choose a backend: the first one that is there, loads the bundle and answers its golden vectors to the bit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from models.base import Backend, BackendUnavailable, BadModel, Trace
+from models.base import Backend, BackendUnavailable, BadModel, ModelError, Trace
 from models.bundle import Bundle
-from models.registry import AUTO_ORDER, backends, make_backend
+from models.isolate import Isolated
+from models.registry import AUTO_ORDER, make_backend
 
 
-def verify(backend: Backend, bundle: Bundle) -> None:
-    """Replay the golden vectors on a loaded backend. Raises BadModel on any difference."""
+def verify(backend: Backend, bundle: Bundle, kind: str = "the backend") -> None:
+    """Replay the golden vectors on a loaded backend. Raises BadModel on any difference, BackendUnavailable."""
     golden = bundle.golden
     neurons = bundle.network.neurons
     for n, raster in enumerate(golden.rasters):
@@ -20,36 +23,52 @@ def verify(backend: Backend, bundle: Bundle) -> None:
             wrong += int((trace.u[i][-1] != golden.u[i][n]).sum()) + int((trace.v[i][-1] != golden.v[i][n]).sum())
         if wrong:
             raise BadModel(
-                f"{bundle.path}: {type(backend).__name__} answers golden vector {n} differently in {wrong} cells; "
+                f"{bundle.path}: {kind} answers golden vector {n} differently in {wrong} cells; "
                 "its results would not be those of the other backends"
             )
 
 
-def load_backend(bundle: Bundle, preference: str) -> tuple[str, Backend]:
-    """Load ``bundle`` on backend ``preference``, or on the first usable one for ``auto``.
+def order(preference: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds to try, in order: ``auto`` is all that are there, a kind is that one only, a list is itself."""
+    wanted = (preference,) if isinstance(preference, str) else tuple(preference)
+    return tuple(dict.fromkeys(kind for one in wanted for kind in (AUTO_ORDER if one == "auto" else (one,))))
 
-    Returns the backend's kind and the loaded, verified backend. Raises BackendUnavailable or BadModel.
+
+def load_backend(bundle: Bundle, preference: str | Sequence[str], *, isolate: bool = False) -> tuple[str, Backend]:
+    """Load ``bundle`` on the first usable backend of ``preference``; ``isolate``: in a child process.
+
+    Returns the backend's kind and the loaded, verified backend. Raises BackendUnavailable or BadModel, with the
+    reasons of all; which of the two says the last of them.
     """
-    if preference != "auto":
-        return preference, _load(bundle, preference)
+    kinds = order(preference)
     reasons = []
-    for kind in (k for k in AUTO_ORDER if k in backends()):
+    last: ModelError = BackendUnavailable("no backend is named")
+    for kind in kinds:
         try:
-            return kind, _load(bundle, kind)
+            return kind, load_kind(bundle, kind, isolate=isolate)
         except (BackendUnavailable, BadModel) as error:
             reasons.append(f"{kind}: {error}")
-    raise BadModel(f"no backend can run {bundle.id}: {'; '.join(reasons)}")
+            last = error
+    if len(kinds) <= 1:
+        raise last
+    raise type(last)(f"no backend can run {bundle.id}: {'; '.join(reasons)}") from last
 
 
-def _load(bundle: Bundle, kind: str) -> Backend:
+def load_kind(bundle: Bundle, kind: str, *, isolate: bool = False) -> Backend:
+    """Load ``bundle`` on backend ``kind`` and replay its golden vectors. Raises BackendUnavailable or BadModel."""
     backend = make_backend(kind)
+    missing = backend.survey().missing
+    if missing:
+        raise BackendUnavailable(missing)
+    if (isolate or backend.isolate) and not backend.own_process:
+        backend = Isolated(kind)
     try:
         spec = backend.load(bundle)
         if (spec.features, spec.classes) != (bundle.network.features, bundle.network.classes):
             raise BadModel(
                 f"{bundle.path}: {kind} has another input or output shape than network.npz; build the bundle anew"
             )
-        verify(backend, bundle)
+        verify(backend, bundle, kind)
     except (BackendUnavailable, BadModel):
         backend.close()
         raise

@@ -19,6 +19,11 @@ FLOOR_MIN_FS = 2e-4
 MAX_FILL_FRACTION = 0.25
 """A gap longer than this part of a window starts the window anew; a shorter one is filled by holding the last value."""
 
+MOST_SAMPLES = 1 << 22
+"""Of a window, or from one to the next: memory is taken for them."""
+MOST_FRAMES = 100
+MOST_RATIO = 1e6
+
 _STEPS_PER_DB = 1000
 """Levels are whole thousandths of a decibel, so that the floor does not depend on how samples fall into packets."""
 
@@ -44,14 +49,16 @@ class WindowSpec:
         """Raise BadModel in one sentence when these numbers cannot cut anything."""
         if self.mode not in {"time", "onset"}:
             raise BadModel(f"window.mode is {self.mode!r}, expected 'time' or 'onset'")
-        if self.samples < 1:
-            raise BadModel(f"window.samples is {self.samples}, expected 1 or more")
-        if self.mode == "time" and self.hop < 1:
-            raise BadModel(f"window.hop is {self.hop}, expected 1 or more samples in mode 'time'")
-        if self.mode == "onset" and not (0 <= self.pre < self.samples and self.ratio > 1 and self.frames >= 1):
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise BadModel(f"window.samples is {self.samples}, expected 1 to {MOST_SAMPLES}")
+        if self.mode == "time" and not 1 <= self.hop <= MOST_SAMPLES:
+            raise BadModel(f"window.hop is {self.hop}, expected 1 to {MOST_SAMPLES} samples in mode 'time'")
+        if self.mode == "onset" and not (
+            0 <= self.pre < self.samples and 1 < self.ratio <= MOST_RATIO and 1 <= self.frames <= MOST_FRAMES
+        ):
             raise BadModel(
                 f"window.pre {self.pre}, ratio {self.ratio}, frames {self.frames}: expected pre in "
-                f"0..{self.samples - 1}, ratio above 1 and frames of 1 or more"
+                f"0..{self.samples - 1}, ratio above 1 up to {MOST_RATIO:g} and frames of 1 to {MOST_FRAMES}"
             )
 
 

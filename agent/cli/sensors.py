@@ -28,7 +28,7 @@ from agent.status import StatusUnavailable, ask
 from agent.tail import Meter, line
 from drivers import inventory
 from drivers.base import Driver, EndOfInput, Unavailable
-from drivers.fit import toml
+from drivers.fit import toml, toml_value
 from drivers.probe import HEARD_BYTES, LISTEN_S, Report, probe
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _sentence(report: Report, problem: str | None, *, asked: bool) -> str:
         lines = [told + (f"; {best.note}" if best.note else ""), "", toml("sensor0", port, best)]
         for other in others:
             differing = {key: value for key, value in other.settings.items() if best.settings.get(key) != value}
-            choice = ", ".join(f"{key} = {value}" for key, value in differing.items())
+            choice = ", ".join(f"{key} = {toml_value(value)}" for key, value in differing.items())
             lines.append(f"# the bytes fit as well: {other.kind}{f' with {choice}' if choice else ''}")
         return "\n".join([*lines, ""])
     tried = ", ".join(str(baud) for baud in report.heard)

@@ -69,7 +69,9 @@ def sensor_table(sensors: dict[str, Any]) -> Table:
 
 def pipeline_table(pipelines: dict[str, Any]) -> Table:
     """Pipelines with their latest decision and latencies."""
-    table = Table("pipeline", "model", "backend", "inferences", "latest", "score", "p50", "p99", expand=False)
+    table = Table(
+        "pipeline", "model", "backend", "incidents", "inferences", "latest", "score", "p50", "p99", expand=False
+    )
     for name, p in pipelines.items():
         last, latency = p["last"], p["latency"]
         table.add_row(
@@ -77,6 +79,7 @@ def pipeline_table(pipelines: dict[str, Any]) -> Table:
                 name,
                 p["model"],
                 p["backend"] or p["state"],
+                p["incidents"],
                 p["inferences"],
                 last["label"] if last else "-",
                 f"{last['score']:.2f}" if last else "-",

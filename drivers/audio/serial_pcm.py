@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from drivers.audio.pcm_streams import BLOCK_SAMPLES, LEAST, MOST, DecimalStream, MarkedStream, RawStream
 from drivers.base import DriverConfig
-from drivers.lib.clock import NS_PER_S, DeviceClock
+from drivers.lib.clock import NS_PER_S, DeviceClock, Lasting
 from drivers.lib.framing import Offsets
 from drivers.lib.serial_sensor import Parser, SerialConfig, SerialSensor
 from drivers.lib.sound import sound_info
-from drivers.lib.timeline import GAP_NS, Rows, Timeline
+from drivers.lib.timeline import PUNCTUAL_NS, Rows, Timeline, paused
 from drivers.lib.watch import STUCK_S, Still
 from drivers.packet import SensorInfo
 
@@ -22,8 +22,6 @@ LINE_BYTES = {"raw": 2, "marked": 3, "decimal": 2}
 """Per sample on the line, at least."""
 SETTLED_NS = 6 * NS_PER_S
 """After so long the clock knows how fast the device really samples."""
-LATE_NS = 20_000_000
-"""All samples of a second later than this: some were lost without a trace."""
 RATE_TOLERANCE = 0.005
 NOISE_S = 5
 
@@ -54,24 +52,22 @@ class PcmTimeline(Timeline):
         self._rate = rate_hz
         self._samples = DeviceClock(rate_hz)
         self._sampled = 0
-        self._start_ns = self._second_ns = self._ended_ns = 0
-        self._least_late_ns = np.inf
-        self._last_ns = 0
+        self._lasting = Lasting()
+        self._start_ns = self._ended_ns = self._last_ns = 0
 
     @property
     def measured_hz(self) -> float | None:
         """Samples per second of the host's clock, once that is known."""
         settled = self._ended_ns - self._start_ns >= SETTLED_NS
-        return self._rate / (1 + self._samples.drift) if settled else None
+        return self._hz() if settled else None
 
     def place(self, rows: Rows) -> tuple[Offsets, Offsets]:
         lost = rows.missing.copy()
         left_ns = int(rows.left_ns[-1])
         if not self._sampled:
-            self._start_ns = self._second_ns = left_ns
-        elif int(rows.left_ns[0]) - self._ended_ns > GAP_NS:
-            elapsed = round((left_ns - self._ended_ns) * self._rate / NS_PER_S)
-            lost[0] += max(0, elapsed - len(lost) - int(lost.sum()))
+            self._start_ns = left_ns
+        else:
+            lost[0] += paused(left_ns - self._ended_ns, len(lost) + int(lost.sum()), self._hz())
         lost[0] += self._slipped(self._sampled + len(lost) + int(lost.sum()), left_ns)
         index = self._sampled + np.cumsum(1 + lost)
         end_ns = int(self._samples.update(index[-1:], rows.left_ns[-1:])[0])
@@ -81,16 +77,16 @@ class PcmTimeline(Timeline):
         self._sampled, self._ended_ns, self._last_ns = int(index[-1]), left_ns, int(t_ns[-1])
         return t_ns, lost
 
+    def _hz(self) -> float:
+        return self._rate / (1 + self._samples.drift)
+
     def _slipped(self, sampled: int, left_ns: int) -> int:
-        """Samples that went missing without a trace: everything has come too late for a second."""
+        """Samples that went missing without a trace: everything comes too late, and that does not get better."""
         late_ns = float(self._samples.late_ns(np.array([sampled]), np.array([left_ns]))[0])
-        self._least_late_ns = min(self._least_late_ns, late_ns)
-        if left_ns - self._second_ns < NS_PER_S:
+        lasting_ns = self._lasting.update(late_ns, left_ns)
+        if lasting_ns is None or self.measured_hz is None or lasting_ns < PUNCTUAL_NS:
             return 0
-        least_ns, self._least_late_ns, self._second_ns = self._least_late_ns, np.inf, left_ns
-        if self.measured_hz is None or least_ns < LATE_NS:
-            return 0
-        return round(least_ns * self._rate / NS_PER_S)
+        return round(lasting_ns * self._hz() / NS_PER_S)
 
 
 class SerialPcm(SerialSensor[SerialPcmConfig]):

@@ -5,6 +5,7 @@ for a whole one when its recorder never wrote where the data end. The header is 
 "AEDAT file format"): ``compression``, ``dataTablePosition`` and ``infoNode`` are fields 0, 1 and 2 of its table.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -34,8 +35,7 @@ def check_aedat4(path: Path, length: int) -> None:
         elif end > length:
             raise _cut_short(path, length)
         while at < end:
-            file.seek(at)
-            packet = file.read(8)
+            packet = os.pread(file.fileno(), 8, at)
             if len(packet) < 8:
                 raise _cut_short(path, length)
             at += 8 + int.from_bytes(packet[4:], "little")

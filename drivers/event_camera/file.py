@@ -151,8 +151,8 @@ class Timeline:
         self.last_ns = int(t_ns[-1]) - self._start_ns
         if self.last_ns > self._lap_ns + MAX_SPAN_NS:
             raise Misconfigured(f"{self._path}: its times leap over more than 35 years; it is broken")
+        block.events["t_ns"] = t_ns
         self._t_ns, self._events = t_ns, block.events
-        self._events["t_ns"] = t_ns
         return back
 
     def cut(self) -> Iterator[npt.NDArray[Any]]:
@@ -173,14 +173,12 @@ class Timeline:
 
     def rest(self) -> Iterator[npt.NDArray[Any]]:
         """What is kept, if anything."""
-        if self._parts:
-            parts, self._parts, self._count = self._parts, [], 0
+        parts, self._parts, self._count = self._parts, [], 0
+        if len(parts) > 1:
             # As bytes: numpy copies packed records one by one.
-            yield (
-                parts[0]
-                if len(parts) == 1
-                else np.frombuffer(np.concatenate([np.frombuffer(part, np.uint8) for part in parts]), EVENT)
-            )
+            yield np.frombuffer(np.concatenate([np.frombuffer(part, np.uint8) for part in parts]), EVENT)
+        else:
+            yield from parts
 
 
 DRIVER = FileEvents

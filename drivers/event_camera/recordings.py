@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from drivers.base import Misconfigured
 from drivers.event_camera.aedat4 import MAGIC, check_aedat4
+from drivers.event_camera.es import dvs
 from drivers.event_camera.evt21 import evt21
 from drivers.event_camera.words import FIVE_BYTES, NS_PER_US, Block, Size, dat2, evt2, five_bytes
 from drivers.packet import EVENT
@@ -23,9 +24,6 @@ HEADER_BYTES = 1 << 16
 WORD_BYTES = {"evt2": 4, "evt2.1": 8, "evt3": 2}
 MAX_US = 1 << 52
 """142 years: a later time is none, and would not fit into nanoseconds."""
-ES_IDLE = b"\xfe\xff"
-"""Bytes between the events of an ES file that only let time pass."""
-ES_TAIL_BYTES = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,13 @@ def open_recording(path: Path, size: Size | None) -> Recording:
             check_aedat4(path, length)
             return _aedat4(path, size, aedat)
         if head.startswith(b"Event Stream"):
-            return _es(path, size, length, es)
+            return _es(path, size, es)
         if head.startswith(b"% "):
             return _prophesee(path, size, head, length, evt, dat)
     except RuntimeError as error:
         raise _undecodable(path, error) from error
-    if head.startswith(b"#!AER-DAT"):
-        raise Misconfigured(
-            f"{path}: is {head[2:12].decode('ascii', 'replace')}, only AER-DAT4.0 can be played; convert it"
-        )
+    if older := re.match(rb"#!(AER-DAT[\d.]*)", head):
+        raise Misconfigured(f"{path}: is {older[1].decode()}, only AER-DAT4.0 can be played; convert it")
     raise Misconfigured(
         f"{path}: begins like no event recording; expected EVT, DAT, ES, AEDAT4, or a .bin or .bs2 of 5 bytes an event"
     )
@@ -88,38 +84,14 @@ def _aedat4(path: Path, size: Size | None, aedat: Any) -> Recording:
     return _recording(path, "aedat4", _agreed(path, tracks[0].dimensions, size), decode)
 
 
-def _es(path: Path, size: Size | None, length: int, es: Any) -> Recording:
+def _es(path: Path, size: Size | None, es: Any) -> Recording:
     with es.Decoder(path, 0) as file:
         kind, own = file.event_type, file.dimensions
     if kind != "dvs":
         raise Misconfigured(f"{path}: holds {kind} events, expected those of a DVS; convert it")
 
-    def decode() -> Iterator[Block]:
-        last: npt.NDArray[Any] | None = None
-        with es.Decoder(path, 0) as file:
-            for block in _converted(path, file):
-                yield block
-                last = block.events[-1:]
-        if last is not None and not _ends_with(path, length, last["x"].tobytes() + last["y"].tobytes()):
-            raise Misconfigured(f"{path}: cut short at byte {length}, within an event; copy the file again")
-
-    return _recording(path, "es", _agreed(path, own, size), decode)
-
-
-def _ends_with(path: Path, length: int, pixel: bytes) -> bool:
-    """Whether the last event that faery found in an ES file ends it, but for idle bytes: it skips a part of one."""
-    with path.open("rb") as file:
-        end = length
-        while end > 0:
-            begin = max(0, end - ES_TAIL_BYTES)
-            file.seek(begin)
-            kept = len(file.read(end - begin).rstrip(ES_IDLE))
-            end = begin + kept
-            if kept:
-                break
-        file.seek(max(0, end - len(pixel)))
-        # The idle bytes may have swallowed the upper byte of y.
-        return file.read(len(pixel) + 1).startswith(pixel)
+    both = _agreed(path, own, size)
+    return _recording(path, "es", both, lambda: dvs(path, both))
 
 
 def _prophesee(path: Path, size: Size | None, head: bytes, length: int, evt: Any, dat: Any) -> Recording:
@@ -153,10 +125,10 @@ def _prophesee(path: Path, size: Size | None, head: bytes, length: int, evt: Any
         raise Misconfigured(f"{path}: its header names neither an EVT nor a DAT version")
     _check_whole(path, length, data_at + 2, 8)
     with dat.Decoder(path, both, "dat2") as file:
-        kind, version_name = file.event_type, file.version
-        _check_told_once(path, (version_name, both), (version_name, file.dimensions))
+        kind, version_name, told = file.event_type, file.version, file.dimensions
     if kind == "trigger":
         raise Misconfigured(f"{path}: holds trigger events, expected change detection events")
+    _check_told_once(path, (version_name, both), (version_name, told))
     if version_name == "dat2":
         return _recording(path, "dat", both, lambda: dat2(path, data_at + 2, both))
 
@@ -196,12 +168,12 @@ def _converted(path: Path, packets: Iterable[npt.NDArray[Any]]) -> Iterator[Bloc
             continue
         if count > len(scratch):
             scratch = np.empty(count, np.int64)
-        times_us = packet["t"]
-        if (latest_us := max(int(times_us[0]), int(times_us[-1]))) > MAX_US:
-            raise Misconfigured(f"{path}: holds a time of {latest_us} us; it is broken")
         t_ns = scratch[:count]
         # Apart from the packed records: numpy is slow where numbers do not lie at multiples of their size.
-        np.copyto(t_ns, times_us, casting="unsafe")
+        np.copyto(t_ns, packet["t"], casting="unsafe")
+        for latest_us in (int(t_ns[0]), int(t_ns[-1])):
+            if not 0 <= latest_us <= MAX_US:
+                raise Misconfigured(f"{path}: holds a time of {latest_us % (1 << 64)} us; it is broken")
         t_ns *= NS_PER_US
         yield Block(t_ns, np.frombuffer(packet, EVENT), ordered=True)
 
@@ -212,7 +184,7 @@ def _recording(path: Path, name: str, size: Size, decode: Callable[[], Iterator[
         try:
             for block in decode():
                 yield block
-                at += len(block.events)
+                at += len(block.t_ns)
         except (RuntimeError, OSError) as error:
             raise _undecodable(path, error, f" behind event {at}") from error
 

@@ -19,6 +19,12 @@ LATE_NS = 500_000_000
 """An arrival outside prediction - EARLY .. + LATE is an outlier: a broken counter value, or a stalled host."""
 RESTART_AFTER = 8
 """So many updates in a row that are outliers mean that the device's clock itself was set or restarted."""
+STALLED_NS = 30 * NS_PER_S
+"""Unless its time has run on and they are only late: what a host that was busy finds waiting is late too. Nothing waits
+for so long that is not worked off; a counter that stood still for a while stays late for ever."""
+LASTING_SPAN_NS = NS_PER_S
+LASTING_AGREES_NS = 10_000_000
+"""What is worked off at 1.01 times the device's pace loses more than this of its lateness in a second."""
 
 
 def sent_ns(arrival_ns: int, bytes_after: npt.NDArray[np.int64], baud: int) -> npt.NDArray[np.int64]:
@@ -47,7 +53,6 @@ class DeviceClock:
         """Forget everything but the count of restarts; also allows the output to start anywhere."""
         self._last_tick: int | None = None
         self._ticks = 0
-        self._arrival_ns = 0
         self._output: tuple[int, int] | None = None
         self._start_fit()
 
@@ -73,6 +78,8 @@ class DeviceClock:
         Results never lie behind their arrival, nor before an earlier result.
         """
         device_ns = self._unwrap(ticks, arrival_ns).astype(np.float64) * self._tick_ns
+        if self._output is not None and device_ns[0] < self._output[1] - EARLY_NS:
+            self._set_back = True
         self._learn(device_ns, arrival_ns)
         mapped = np.rint(device_ns + self._offset(device_ns)).astype(np.int64)
         if self._output is not None:
@@ -96,14 +103,13 @@ class DeviceClock:
             steps = np.diff(ticks, prepend=self._last_tick)
         half = self._modulus // 2
         steps = (steps + half) % self._modulus - half
-        if self._last_tick is not None:
+        if self._output is not None:
             # The newest sample of a late delivery is on time, so the whole batch tells how often the counter wrapped.
-            elapsed = (int(arrival_ns[-1]) - self._arrival_ns) / self._tick_ns
+            elapsed = (int(arrival_ns[-1]) - self._output[0]) / self._tick_ns
             steps[0] += self._modulus * max(0, round((elapsed - int(steps.sum())) / self._modulus))
         unwrapped = self._ticks + np.cumsum(steps)
         self._last_tick = int(ticks[-1])
         self._ticks = int(unwrapped[-1])
-        self._arrival_ns = int(arrival_ns[-1])
         return unwrapped
 
     def _start_fit(self) -> None:
@@ -113,6 +119,8 @@ class DeviceClock:
         self._anchor = 0
         self._level = 0.0
         self._strange = 0
+        self._strange_ns = 0
+        self._set_back = False
 
     def _offset(self, device_ns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return self._level + self._slope * (device_ns - self._anchor)
@@ -124,14 +132,18 @@ class DeviceClock:
             excess = excess - self._offset(device_ns)
             usual = (excess > -EARLY_NS) & (excess < LATE_NS)
             if not usual.any():
+                if not self._strange:
+                    self._strange_ns = int(arrival_ns[0])
                 self._strange += 1
-                if self._strange < RESTART_AFTER:
+                only_late = not self._set_back and bool((excess >= LATE_NS).all())
+                stalled = only_late and int(arrival_ns[-1]) - self._strange_ns < STALLED_NS
+                if self._strange < RESTART_AFTER or stalled:
                     return
                 self.restarts += 1
                 self._start_fit()
                 excess = arrival_ns - device_ns
             else:
-                self._strange = 0
+                self._strange, self._set_back = 0, False
                 excess = np.where(usual, excess, np.inf)
         best = int(np.argmin(excess))
         self._add(int(device_ns[best]), int(arrival_ns[best]))
@@ -159,6 +171,25 @@ class DeviceClock:
         y = (late - late[-1]).astype(np.float64)
         self._slope = _slope(x, y) if x[-1] - x[0] >= MIN_SPAN_S * NS_PER_S else 0.0
         self._level = float(late[-1]) + float((y - self._slope * x).min())
+
+
+class Lasting:
+    """Tells a lateness that stays from that of a backlog, which shrinks while it is worked off."""
+
+    def __init__(self) -> None:
+        self._begin_ns: int | None = None
+        self._least_ns = self._before_ns = np.inf
+
+    def update(self, late_ns: float, now_ns: int) -> float | None:
+        """The least lateness of two spans of 1 s, if both had the same one and this update ends the second; or None."""
+        if self._begin_ns is None:
+            self._begin_ns = now_ns
+        self._least_ns = min(self._least_ns, late_ns)
+        if now_ns - self._begin_ns < LASTING_SPAN_NS:
+            return None
+        least_ns, before_ns = self._least_ns, self._before_ns
+        self._begin_ns, self._before_ns, self._least_ns = now_ns, least_ns, np.inf
+        return min(least_ns, before_ns) if abs(least_ns - before_ns) <= LASTING_AGREES_NS else None
 
 
 def _slope(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:

@@ -24,6 +24,14 @@ AWAITED_ROWS = 2
 """Only the last rows of a packet wake the thread; the arrival of the very last one is what times are made of."""
 
 
+PAUSE_NS = 250_000_000
+"""After so long without a byte, something may have kept the host busy, and more may wait than one read gives."""
+DRAIN_NS = 20_000_000
+"""What waits in the kernel has come within this, and most USB converters have delivered what they hold."""
+MOST_WAITING_BYTES = 1 << 18
+"""More than any kernel keeps for a port."""
+
+
 class SerialConfig(DriverConfig):
     """What every serial sensor is told; each driver narrows the values down and gives its defaults."""
 
@@ -117,6 +125,8 @@ class SerialSensor(Driver[S]):
         wanted = rows * self._parser.row_bytes
         begin_ns = time.monotonic_ns()
         received, arrival_ns = self._link.read(0)
+        if received and arrival_ns - self._heard_ns > PAUSE_NS:
+            return self._drain(received, arrival_ns)
         missing_rows = rows - len(received) // self._parser.row_bytes
         rest_ns = round((missing_rows - AWAITED_ROWS) * NS_PER_S / self.cfg.rate_hz)
         self._link.rest((min(begin_ns + rest_ns, deadline_ns) - time.monotonic_ns()) / NS_PER_S)
@@ -131,7 +141,12 @@ class SerialSensor(Driver[S]):
                 break
             if more:
                 received, arrival_ns = received + more, at_ns
+        if received:
+            paused, self._heard_ns = arrival_ns - self._heard_ns > PAUSE_NS, arrival_ns
         return received, arrival_ns
+
+    def _drain(self, received: bytes, arrival_ns: int) -> tuple[bytes, int]:
+        """These bytes and all that wait behind them: only then the newest one is one that has just come."""
 
     def _take(self, chunk: bytes, now_ns: int) -> None:
         before = self._parser.tally()

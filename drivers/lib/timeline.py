@@ -11,8 +11,21 @@ from drivers.lib.framing import Offsets
 
 GAP_NS = 500_000_000
 """Without a device clock, a pause this long is a loss and not a late delivery."""
+PUNCTUAL_NS = 20_000_000
+"""Deliveries differ by this much in how late they are, without a loss."""
 CLOCK_SLACK_NS = 1_000_000_000
 """The device's clock may claim this much more lost time than the host saw pass."""
+
+
+def paused(elapsed_ns: int, rows: int, rate_hz: float) -> int:
+    """Rows missing in ``elapsed_ns`` between the newest rows of two deliveries, of which the second brought ``rows``.
+
+    0 for less than a pause. Both are on time: of a late delivery the newest row is, as nothing is left behind it.
+    """
+    if elapsed_ns <= GAP_NS:
+        return 0
+    missing = round(elapsed_ns * rate_hz / NS_PER_S) - rows
+    return missing if missing * NS_PER_S >= PUNCTUAL_NS * rate_hz else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,7 @@ class Timeline:
         self._late_ns = np.zeros(0)
         self._last_tick = 0.0
         self._last_left_ns = 0
+        self._captured_ns = 0
 
     def place(self, rows: Rows) -> tuple[Offsets, Offsets]:
         """Capture times (n,) and losses (n,) of n >= 1 rows: by the device's clock if it sends it, else by count."""
@@ -58,18 +72,21 @@ class Timeline:
             self._clock = DeviceClock(self._tick_hz, self._modulus) if self._timed else DeviceClock(self._rate_hz)
             first = int(np.argmax(rows.ticks >= 0))
             self._last_tick = float(rows.ticks[first]) - (first + 1) * self._period
-            self._last_left_ns = int(rows.left_ns[0])
+            self._last_left_ns = self._captured_ns = int(rows.left_ns[0])
         if self._timed:
             ticks, lost = self._by_device_time(rows)
         else:
             ticks, lost = self._by_count(rows, self._clock)
         self._last_left_ns = int(rows.left_ns[-1])
-        return self._clock.update(ticks, rows.left_ns), lost
+        t_ns = self._clock.update(ticks, rows.left_ns)
+        self._captured_ns = int(t_ns[-1])
+        return t_ns, lost
 
     def lost(self, by_time: Offsets, missing: Offsets, elapsed_ns: Offsets) -> Offsets:
         """Losses before each row of a device with a clock: ``by_time`` (n,), from the holes in the device's time.
 
-        For devices that count their frames too: ``missing`` (n,) as in ``Rows``, ``elapsed_ns`` (n,) of the host.
+        For devices that count their frames too: ``missing`` (n,) as in ``Rows``, ``elapsed_ns`` (n,) of the host since
+        the row before was captured.
         """
         return by_time
 
@@ -83,24 +100,26 @@ class Timeline:
         steps = (np.diff(ticks) + self._modulus / 2) % self._modulus - self._modulus / 2
         self._last_tick = float(ticks[-1])
         # The newest row of a late delivery is on time, so over the whole batch the host tells how often it wrapped.
-        passed = (int(rows.left_ns[-1]) - self._last_left_ns) * self._tick_hz / NS_PER_S
+        passed = (int(rows.left_ns[-1]) - self._captured_ns) * self._tick_hz / NS_PER_S
         steps[0] += self._modulus * max(0, round((passed - float(steps.sum())) / self._modulus))
         by_time = np.rint(steps / self._period).astype(np.int64) - 1
         # A clock that is being set jumps: beyond what the host saw pass, the host's own time is the better witness.
-        elapsed_ns = np.diff(rows.left_ns, prepend=self._last_left_ns)
+        # It saw pass what lies between this arrival and the capture of the row before, however late that one came.
+        step_ns = steps * (NS_PER_S / self._tick_hz)
+        captured_ns = self._captured_ns + np.cumsum(step_ns).astype(np.int64)
+        elapsed_ns: Offsets = rows.left_ns - np.minimum(
+            np.append(self._captured_ns, captured_ns[:-1]), np.append(self._last_left_ns, rows.left_ns[:-1])
+        )
         by_host = np.rint(elapsed_ns * self._rate_hz / NS_PER_S).astype(np.int64) - 1
-        jumped = steps * (NS_PER_S / self._tick_hz) > elapsed_ns + CLOCK_SLACK_NS
-        by_time = np.maximum(np.where(jumped, by_host, by_time), 0)
+        by_time = np.maximum(np.where(step_ns > elapsed_ns + CLOCK_SLACK_NS, by_host, by_time), 0)
         lost = np.maximum(self.lost(by_time, rows.missing, elapsed_ns), 0)
         return np.rint(ticks[1:]).astype(np.int64), lost
 
     def _by_count(self, rows: Rows, clock: DeviceClock) -> tuple[Offsets, Offsets]:
         """Losses from damage and pauses at once; those that left no trace when all rows have come late for a second."""
         lost: Offsets = rows.missing.copy()
-        if self._count and int(rows.left_ns[0]) - self._last_left_ns > GAP_NS:
-            # The newest row of a late delivery is on time; after a loss it is not.
-            elapsed = round((int(rows.left_ns[-1]) - self._last_left_ns) * self._rate_hz / NS_PER_S)
-            lost[0] += max(0, elapsed - int((1 + lost).sum()))
+        if self._count:
+            lost[0] += paused(int(rows.left_ns[-1]) - self._last_left_ns, int((1 + lost).sum()), self._rate_hz)
         late_ns = clock.late_ns(self._count + np.cumsum(1 + lost), rows.left_ns)
         self._late_ns = np.concatenate([self._late_ns, late_ns])[-self._rows_per_check :]
         slipped = int(self._late_ns.min() * self._rate_hz / NS_PER_S + 0.25)

@@ -1,27 +1,43 @@
-"""``axond bench``: numbers, each with its baseline in the same run."""
+"""``axond bench``: numbers, each with its baseline in the same run; and two rigs that fail when something is lost."""
 
 import argparse
+from importlib import import_module
 
-from agent.cli.command import Command, add_json, positive, print_json
-from hil.bench import drivers, onnx, path
+from agent.cli.command import Command, CommandError, add_json, positive, print_json, whole
 
-BENCHES = {"path": path, "onnx": onnx, "drivers": drivers}
+HELP = {
+    "path": "a captured audio sample until its result is durable",
+    "backends": "every backend against a bare loop around its runtime, per model",
+    "drivers": "every serial driver at its sensor's top rate",
+    "sensors": "five sensors at full speed under a real agent: nothing may be lost",
+}
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bench", choices=sorted(BENCHES), help="what to measure")
-    parser.add_argument("--seconds", type=positive, default=30.0, help="how long to measure (default: 30)")
-    add_json(parser)
+    sub = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
+    for name, text in HELP.items():
+        bench = sub.add_parser(name, help=text)
+        bench.add_argument("--seconds", type=positive, default=30.0, help="how long to measure (default: 30)")
+        add_json(bench)
+    rig = sub.add_parser("replug", help="a sensor unplugged and plugged in again: each time it is back within 1 s")
+    rig.add_argument("--cycles", type=whole(1, 1_000_000), default=1000, help="how often (default: 1000, 8 minutes)")
+    add_json(rig)
 
 
 def _run(options: argparse.Namespace) -> int:
-    numbers = BENCHES[options.bench].measure(options.seconds)
+    try:
+        bench = import_module(f"hil.bench.{options.bench}")
+    except ImportError as error:
+        raise CommandError(
+            f"this bench needs more packages: pip install 'axond[onnx,tflite,build]' ({error})"
+        ) from error
+    numbers = bench.measure(options.cycles if options.bench == "replug" else options.seconds)
     if options.json:
         print_json(numbers)
     else:
         for key, value in numbers.items():
             print(f"{key:36s} {value}")
-    return 0
+    return 1 if numbers.get("faults") else 0
 
 
 COMMAND = Command(
@@ -31,12 +47,27 @@ COMMAND = Command(
 
   axond bench path   a captured audio sample until its result is durable: whole way, model time, our overhead;
                      start-up time and memory
-  axond bench onnx   the ONNX backend against a bare session.run loop with IO binding
+  axond bench backends
+                     time per step of every backend that is here, for the shipped models and two made networks, beside
+                     a bare loop around the same runtime; what a child process adds to a call; numpy driven by events;
+                     and the synaptic operations that a chip would count
   axond bench drivers
                      every serial driver at its sensor's top rate: the parser alone, and the CPU share of the whole
                      driver beside a bare pyserial read of the same bytes
 
+Rigs, with exit code 1 and the reasons under ``faults`` when something went wrong:
+
+  axond bench sensors
+                     a real agent with five sensors on pseudo-terminals at full speed: IMUs at 200 and 100 Hz, 24
+                     transducers at 20 Hz, 16 kHz of sound, 500 000 events/s. Compares what they made with what came
+                     (missing must be 0), tells the jitter of capture times, and the agent's CPU (without start-up),
+                     memory and context switches, beside a bare read of the same ports
+  axond bench replug a real agent whose sensor is unplugged and comes back behind its link, often as another terminal:
+                     time from return to first packet, descriptors and threads before and after
+
   axond bench path --seconds 60 --json
+  axond bench sensors --seconds 600 --json
+  axond bench replug --cycles 1000
 """,
     _configure,
     _run,

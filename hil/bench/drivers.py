@@ -19,6 +19,7 @@ from drivers.event_camera.edvs import Edvs
 from drivers.event_camera.edvs_events import EventScanner
 from drivers.lib.serial_sensor import SerialSensor
 from drivers.registry import driver_class
+from hil.bench import event_files
 from hil.bench.play import CASES, Case, events
 from hil.emulators.edvs import encode_events
 from hil.emulators.serial_port import SerialEmulator
@@ -30,6 +31,7 @@ PARSE_SHARE = 0.25
 """Of the time that a case has; driver and bare read have the rest in halves."""
 BARE_READ_BYTES = 4096
 READ_TIMEOUT_S = 0.5
+EVENT_FILES_S = 6.0
 SETTLE_S = 0.2
 BITS_PER_BYTE = 10
 
@@ -44,6 +46,7 @@ def measure(seconds: float) -> dict[str, Any]:
     for name, case in CASES.items():
         each_s = seconds / len(CASES)
         numbers |= {f"{name}.{key}": value for key, value in _one(name, case, each_s).items()}
+    numbers |= event_files.measure(EVENT_FILES_S)
     return numbers
 
 
@@ -76,7 +79,7 @@ def _parser(driver: Driver[Any], emulator: SerialEmulator, seconds: float) -> di
             return len(scanner.feed(chunk, quiet=False).x)
 
     elif isinstance(driver, SerialSensor):
-        parser, clock = driver._new_parser(), _Clock(driver.cfg.baud)
+        parser, clock = driver.new_parser(), _Clock(driver.cfg.baud)
         count = max(20, round(emulator.rate_hz))
         wire, stream_s, gathered_s = b"".join(emulator.encode(0, count)), count / emulator.rate_hz, CHUNK_S
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.cli.command import CommandError
 from agent.status import StatusUnavailable, ask
+from hil.bench.process import cpu_s, pss_mib
 from hil.demo import stage, stimuli
 from models.speech import SpeechUnavailable
 
@@ -75,8 +76,8 @@ def _live(folder: Path, config: Path, seconds: float) -> dict[str, Any]:
             raise CommandError(
                 f"the agent stopped answering: {(folder / 'live.log').read_text(errors='replace')[-500:]}"
             )
-        memory = _pss_mib(agent.pid)
-        cpu = _cpu_s(agent.pid) / (time.monotonic() - start_s)
+        memory = pss_mib(agent.pid)
+        cpu = cpu_s(agent.pid) / (time.monotonic() - start_s)
     latency = facts["pipelines"]["words"]["latency"]
     return {
         "results": facts["pipelines"]["words"]["reported"],
@@ -96,12 +97,12 @@ def _idle(folder: Path, config: Path) -> dict[str, Any]:
         while _ask(state) is None and time.monotonic() - start_s < FIRST_RESULT_TIMEOUT_S:
             time.sleep(POLL_S)
         ready_s = time.monotonic() - start_s
-        cpu_s = _cpu_s(agent.pid)
+        before_s = cpu_s(agent.pid)
         time.sleep(IDLE_SETTLE_S)
         return {
             "start_to_ready_s": round(ready_s, 2),
-            "idle_pss_mib": _pss_mib(agent.pid),
-            "idle_cpu_share_of_a_core": round((_cpu_s(agent.pid) - cpu_s) / IDLE_SETTLE_S, 4),
+            "idle_pss_mib": pss_mib(agent.pid),
+            "idle_cpu_share_of_a_core": round((cpu_s(agent.pid) - before_s) / IDLE_SETTLE_S, 4),
         }
 
 
@@ -125,17 +126,3 @@ def _ask(state: Path) -> dict[str, Any] | None:
         return ask(state)
     except StatusUnavailable:
         return None
-
-
-def _pss_mib(pid: int) -> float:
-    """Proportional set size (``/proc/PID/smaps_rollup``)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return round(int(line.split()[1]) / 1024, 1)
-    raise CommandError(f"/proc/{pid}/smaps_rollup has no Pss line; is this Linux 4.14 or later?")
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system time of a process so far (``/proc/PID/stat``, in ticks of 10 ms)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100

@@ -56,8 +56,8 @@ class EdvsEmulator(SerialEmulator):
     """
 
     listens = True
-    held_bytes = 1 << 20
-    """It obeys RTS and CTS, and Linux buffers 640 to 1280 KiB of a real port before it needs them; a pty has 20 KB."""
+    held_bytes = 1280 * 1024
+    """It obeys RTS and CTS, and before it has to, Linux buffers as much of a real port; of a pseudo-terminal 20 KB."""
 
     def __init__(
         self,

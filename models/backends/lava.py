@@ -90,6 +90,7 @@ class LavaBackend(Backend):
     """Runs the network in the sidecar."""
 
     own_process: ClassVar[bool] = True
+    runs_on: ClassVar[str] = "Loihi 2, or Lava's simulation of it"
 
     def __init__(self) -> None:
         self._loaded: _Loaded | None = None
@@ -105,6 +106,10 @@ class LavaBackend(Backend):
             return Survey(missing=f"{place} lacks lava-nc: axond lava install")
         board = (packages / LOIHI_EXTENSION).exists()
         return Survey(f"Lava {found.name.split('-')[1]}", ("Loihi 2 extension (lava-loihi)",) if board else ())
+
+    @classmethod
+    def unsupported(cls, network: Network) -> str | None:
+        return unsupported(network)
 
     def load(self, bundle: Bundle) -> IoSpec:
         return self.load_network(bundle.network, str(bundle.path))

@@ -1,17 +1,20 @@
 """ONNX Runtime: the one-step graph of the bundle, its state in buffers bound once, swapped between steps."""
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Trace
+from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.network import Network
 
 _TYPES = {"tensor(uint8)": np.dtype(np.uint8), "tensor(int64)": np.dtype(np.int64)}
 _EXTERNAL = b"\x0a\x08location"
 """The key of a tensor outside the file, as protobuf writes it; no graph of axond has a name like that."""
+
+NOT_INSTALLED = "onnxruntime is not installed: pip install 'axond[onnx]'"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -22,6 +25,13 @@ class OnnxBackend(Backend):
     def __init__(self) -> None:
         self._session: Any = None
 
+    @classmethod
+    def survey(cls) -> Survey:
+        try:
+            return Survey(f"onnxruntime {version('onnxruntime')}")
+        except PackageNotFoundError:
+            return Survey(missing=NOT_INSTALLED)
+
     def load(self, bundle: Bundle) -> IoSpec:
         return self.load_step(bundle.artefact("model.onnx"), bundle.network, str(bundle.path))
 
@@ -30,7 +40,7 @@ class OnnxBackend(Backend):
         try:
             import onnxruntime
         except ImportError as error:
-            raise BackendUnavailable("onnxruntime is not installed: pip install 'axond[onnx]'") from error
+            raise BackendUnavailable(NOT_INSTALLED) from error
         if _EXTERNAL in model:
             raise BadModel(f"{where}: model.onnx refers to tensors in other files; a bundle's graph must be whole")
         options = onnxruntime.SessionOptions()

@@ -6,7 +6,7 @@ Source: Loihi's neuron as in Lava's fixed-point ``LIF``; truncation of the decay
 import numpy as np
 import numpy.typing as npt
 
-from models.base import Backend, IoSpec, Outputs, Raster, State, Trace
+from models.base import Backend, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.convolution import convolve
 from models.network import DECAY_BITS, STATE_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Network
@@ -21,8 +21,8 @@ def decay(z: Int64s, k: Int64s) -> Int64s:
     return (product + ((product >> 63) & ((1 << DECAY_BITS) - 1))) >> DECAY_BITS
 
 
-class _Population:
-    """One layer in stepping form."""
+class Population:
+    """One layer in stepping form. ``drive`` and ``feedback`` are its synapses; ``run`` is its neurons."""
 
     def __init__(self, layer: Layer) -> None:
         # float32 products of int8 weights and 0/1 inputs are exact, as every partial sum is below 2^24 (network.check):
@@ -35,17 +35,25 @@ class _Population:
         self._bias = layer.bias.astype(np.int64)
         self._threshold = None if layer.v_th is None else layer.v_th.astype(np.int64) << THRESHOLD_SHIFT
 
+    def drive(self, x: npt.NDArray[np.float32]) -> Int64s:
+        """What ``x`` (steps, inputs) adds to the currents: (steps, neurons)."""
+        sums = x @ self._w_in.T if self._conv is None else convolve(x, self._w_in, self._conv)
+        return sums.astype(np.int64) << WEIGHT_SHIFT
+
+    def feedback(self, s: npt.NDArray[np.float32]) -> Int64s | None:
+        """What the spikes ``s`` (neurons,) of the step before add to them; None without recurrent synapses."""
+        return None if self._w_rec is None else (s @ self._w_rec).astype(np.int64) << WEIGHT_SHIFT
+
     def run(self, x: npt.NDArray[np.float32], state: State, at: int, trace: Trace | None) -> npt.NDArray[np.int32]:
         """Layer ``at`` through ``x`` (steps, inputs): its output (steps, neurons). Writes its part of ``state``."""
-        sums = x @ self._w_in.T if self._conv is None else convolve(x, self._w_in, self._conv)
-        drive = sums.astype(np.int64) << WEIGHT_SHIFT
+        drive = self.drive(x)
         out = np.empty(drive.shape, np.int32)
         u, v, s = state.u[at].astype(np.int64), state.v[at].astype(np.int64), state.s[at].astype(np.float32)
         for t in range(len(x)):
-            current = drive[t]
-            if self._w_rec is not None:
-                current = current + ((s @ self._w_rec).astype(np.int64) << WEIGHT_SHIFT)
-            u = decay(u, self._k_u) + current
+            u = decay(u, self._k_u) + drive[t]
+            fed = self.feedback(s)
+            if fed is not None:
+                u += fed
             v = np.clip(decay(v, self._k_v) + u + self._bias, -STATE_MAX, STATE_MAX)
             if self._threshold is None:
                 out[t] = v
@@ -65,15 +73,19 @@ class ReferenceBackend(Backend):
     """The numpy interpreter."""
 
     def __init__(self) -> None:
-        self._populations: list[_Population] = []
+        self._populations: list[Population] = []
         self._neurons: tuple[int, ...] = ()
+
+    @classmethod
+    def survey(cls) -> Survey:
+        return Survey(f"numpy {np.__version__}")
 
     def load(self, bundle: Bundle) -> IoSpec:
         return self.load_network(bundle.network)
 
     def load_network(self, network: Network) -> IoSpec:
         """As ``load``, for a network that is in no bundle (yet)."""
-        self._populations = [_Population(layer) for layer in network.layers]
+        self._populations = [Population(layer) for layer in network.layers]
         self._neurons = network.neurons
         return IoSpec(network.features, network.classes)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent import config
+from agent.composition import open_bundles
 from agent.errors import ConfigError
 
 GOOD = """
@@ -37,7 +38,7 @@ def test_a_right_file(tmp_path: Path) -> None:
     assert settings.device.id == "node-7"
     assert settings.sensors["imu0"].kind == "imu.witmotion"
     assert settings.sensors["imu0"].make().info().channels[0] == "ax"
-    assert settings.pipelines["walk"].backend == "auto"
+    assert settings.pipelines["walk"].backend == ["auto"]
     assert settings.uplink is not None
     assert settings.uplink.port is None
 
@@ -94,6 +95,9 @@ def test_a_wrong_drop_in_is_named_itself(tmp_path: Path) -> None:
             "pipelines.p.sensors.0: no sensor 'mcro'; there are none",
         ),
         ("[pipelines.p]\nsensors = []\nmodel = 'm'", "pipelines.p.sensors: "),
+        ("[pipelines.p]\nsensors = ['s']\nmodel = 'm'\nbackend = 3", "pipelines.p.backend: .*; found 3"),
+        ("[pipelines.p]\nsensors = ['s']\nmodel = 'm'\nbackend = []", "pipelines.p.backend: "),
+        ("[pipelines.p]\nsensors = ['s']\nmodel = 'm'\nisolate = 1", "pipelines.p.isolate: .*; found 1"),
         ("[uplink]\nport = 1", "uplink.host: missing"),
         ('[uplink]\nhost = "h"\nusername = "u"', "uplink: username and password_file go together"),
         ('[uplink]\nhost = "h"\nca_file = "/nope/ca.pem"', "uplink.ca_file: /nope/ca.pem cannot be read"),
@@ -113,6 +117,23 @@ def test_one_sentence_with_file_key_and_value(tmp_path: Path, change: str, sente
         config.load(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value).strip()
+
+
+def test_backends_are_one_kind_or_a_list_of_kinds_that_exist(tmp_path: Path) -> None:
+    for text, wanted in (('"onnx"', ["onnx"]), ('["onnx", "auto"]', ["onnx", "auto"])):
+        settings = config.load(
+            write(
+                tmp_path,
+                GOOD + f"[pipelines.walk2]\nsensors = ['imu0']\nmodel = 'activity'\nbackend = {text}\nisolate = true\n",
+            )
+        )
+        assert settings.pipelines["walk2"].backend == wanted
+        assert settings.pipelines["walk2"].isolate
+    wrong = config.load(
+        write(tmp_path, GOOD.replace("[pipelines.walk]", '[pipelines.walk]\nbackend = ["onnx", "abacus"]'))
+    )
+    with pytest.raises(ConfigError, match=r"pipelines.walk.backend: unknown 'abacus'; there are auto, .*reference"):
+        open_bundles(wrong)
 
 
 def test_threshold_goes_with_its_policy(tmp_path: Path) -> None:

@@ -145,6 +145,13 @@ def test_values_are_in_the_unit_and_times_are_judged_by_the_grid() -> None:
     assert "jitter -" in line(nothing)
 
 
+def test_silence_is_told_apart_from_losses() -> None:
+    meter = Meter("s", IMU, counters := SensorCounters(), 0)
+    assert "silent" not in headline(meter.take(STEP_NS))
+    counters.silent_s = 2.5
+    assert headline(meter.take(2 * STEP_NS)).endswith("lost 0, silent 2.5 s")
+
+
 def test_the_level_of_sound_is_in_dbfs() -> None:
     meter = Meter("s", SOUND, SensorCounters(), 0)
     sine = np.rint(16384 * np.sin(np.arange(1600) * 2 * np.pi / 16)).astype(np.int16)[:, None]
@@ -224,3 +231,4 @@ def test_udev_rules_name_every_event_camera_that_is_listed() -> None:
         assert f'ATTR{{idVendor}}=="{vendor:04x}"' in text, maker
     for wanted in ('ENV{ID_MM_DEVICE_IGNORE}="1"', 'ATTR{latency_timer}="1"', 'TAG+="uaccess"', 'GROUP="dialout"'):
         assert wanted in text
+    assert f'ENV{{AXOND_UNIT}}=="{"|".join(inventory.NO_SERIALS)}", ENV{{AXOND_UNIT}}=""' in text

@@ -77,6 +77,12 @@ def test_a_line_without_end_takes_no_memory() -> None:
     assert made.tally()[2] == len(CUT) - 1 + 100_000
 
 
+@pytest.mark.parametrize("chunk", [7, 10_000])
+def test_a_line_that_is_too_long_is_given_up_wherever_reads_end(chunk: int) -> None:
+    made = parser()
+    assert feed(made, CUT + b" " * LONGEST_LINE + b"1,2,3\n4,5,6\n", chunk).tolist() == [[40, 50, 60]]
+
+
 def test_any_split_gives_the_same() -> None:
     check_splits(parser, b"12.3,45.6,0.0\r\n")
 

@@ -81,6 +81,13 @@ def test_a_line_that_never_ends_is_given_up() -> None:
     assert receiver.tally()[2] >= 10_000
 
 
+@pytest.mark.parametrize("chunk", [7, 10_000])
+def test_a_line_that_is_too_long_is_given_up_wherever_reads_end(chunk: int) -> None:
+    receiver = parser()
+    assert feed(receiver, b"\n" + LINE + b" " * MAX_LINE_BYTES + LINE + LINE, chunk).tolist() == [STEPS] * 2
+    assert receiver.tally().tolist() == [2, 0, 1 + MAX_LINE_BYTES + len(LINE), 0]
+
+
 def test_any_split_gives_the_same() -> None:
     stream = LINE[20:] + LINE * 3
     for at in range(len(stream)):
@@ -158,6 +165,8 @@ def test_bytes_that_are_no_lines_become_a_sentence(tmp_path: Path) -> None:
         driver.open()
         for _ in range(1000):
             emulator.fault(lambda line: bytes(byte ^ 0x5A for byte in line))
-        with pytest.raises(Unavailable, match=r"no valid frame in 5 s on .* no board that prints .* baud = 9600"):
+        with pytest.raises(
+            Unavailable, match=r"no valid frame in 5 s on .* no board that prints .*baud = 9600.* axond sensors probe"
+        ):
             read_until(driver, lambda _: False)
         driver.close()

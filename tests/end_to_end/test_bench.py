@@ -9,14 +9,17 @@ from models.datasets import find
 from tests.end_to_end.rig import axond
 
 
-def test_onnx_beside_its_baseline() -> None:
-    done = axond("bench", "onnx", "--seconds", "1", "--json")
+def test_backends_beside_their_baselines() -> None:
+    done = axond("bench", "backends", "--seconds", "2", "--json")
     assert done.returncode == 0, done.stderr
     numbers = json.loads(done.stdout)
-    for model in ("spoken-digits", "activity"):
+    for model in ("spoken-digits", "activity", "dense-700-128-128-20", "conv-nmnist"):
         assert numbers[f"{model}.onnx_us_per_step"] > 0
-        assert numbers[f"{model}.bare_us_per_step"] > 0
-        assert 0.5 < numbers[f"{model}.ratio"] < 5
+        assert 0.3 < numbers[f"{model}.onnx_to_bare"] < 5
+        assert numbers[f"{model}.reference_us_per_step"] > 0
+        assert 0 < numbers[f"{model}.synaptic_operations_per_step"] < numbers[f"{model}.dense_multiplications_per_step"]
+        assert not any(key.startswith(f"{model}.akida_us") for key in numbers)
+    assert numbers["dense-700-128-128-20.numpy_events_us_per_step"] > 0
 
 
 @pytest.mark.skipif(

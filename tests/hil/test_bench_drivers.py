@@ -9,7 +9,7 @@ import pytest
 
 from drivers.lib.serial_sensor import SerialSensor
 from drivers.registry import driver_class, kinds
-from hil.bench import drivers, play
+from hil.bench import drivers, event_files, play
 
 
 def test_every_serial_driver_has_a_case() -> None:
@@ -20,8 +20,11 @@ def test_every_serial_driver_has_a_case() -> None:
 @pytest.mark.parametrize("name", ["imu.witmotion", "event_camera.edvs", "ultrasonic.us100"])
 def test_a_case_beside_its_baseline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drivers, "CASES", {name: play.CASES[name]})
+    monkeypatch.setattr(drivers, "EVENT_FILES_S", 0.0)
+    monkeypatch.setattr(event_files, "EVENTS", 10_000)
     numbers = drivers.measure(1.5)
     assert {key.removeprefix(name).split(".")[1] for key in numbers} >= {"live_per_s", "cpu_share", "lost"}
+    assert "event_files.source" in numbers
     assert numbers[f"{name}.live_per_s"] > 0
     assert 0 < numbers[f"{name}.cpu_share"] < 1
     if name == "ultrasonic.us100":
@@ -47,3 +50,19 @@ def test_the_player_tells_what_the_line_dropped(tmp_path: Path) -> None:
     assert json.loads(told)["dropped_rows"] >= 0
     assert child.returncode == 0
     assert not link.is_symlink()
+
+
+def test_event_files_stand_beside_faery_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faery")
+    monkeypatch.setattr(event_files, "EVENTS", 10_000)
+    numbers = event_files.measure(0.5)
+    assert "encoded by faery" in numbers.pop("event_files.source")
+    assert {key.split(".")[1] for key in numbers} == {"evt2", "evt3", "aedat4", "dat", "es", "five_bytes"}
+    assert all(value > 0 for value in numbers.values())
+    for kind in ("evt2", "evt3", "aedat4", "dat", "es"):
+        assert {key.rsplit(".")[2] for key in numbers if f".{kind}." in key} == {
+            "events_per_s",
+            "faery_events_per_s",
+            "ratio",
+        }
+    assert "event_files.five_bytes.ratio" not in numbers

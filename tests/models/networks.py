@@ -1,12 +1,15 @@
 """Made networks and bundles for tests."""
 
+import hashlib
 from pathlib import Path
 
 import nir
 import numpy as np
 
+from drivers.packet import SensorInfo
 from models import bundle, network
 from models.build import golden
+from models.compile import tflite
 from models.compile.onnx import compile_step
 from models.network import Layer, Network
 
@@ -105,6 +108,20 @@ def write_bundle(path: Path, net: Network, **changes: object) -> bundle.Bundle:
         "CARD.md": b"# made\n",
         "network.npz": network.save(net),
         "model.onnx": compile_step(net),
+        "model.tflite": tflite.compile_step(net),
         "golden.npz": network.write_npz(bundle.pack_golden(golden(net))),
     }
     return bundle.write(path, {**manifest(net), **changes}, files)
+
+
+def seal(path: Path) -> None:
+    """Make the manifest of the bundle at ``path`` the one that is meant, after a change."""
+    digest = hashlib.sha256((path / bundle.MANIFEST).read_bytes()).hexdigest()
+    (path / bundle.SEAL).write_text(f"{digest}  {bundle.MANIFEST}\n")
+
+
+def sensor(made: bundle.Bundle) -> SensorInfo:
+    """One that the bundle ``made`` listens to."""
+    wanted = made.manifest.input
+    units = ("g", "g", "g", "deg/s", "deg/s", "deg/s") if wanted.family == "imu" else ("1",) * len(wanted.channels)
+    return SensorInfo(wanted.family, tuple(wanted.channels), units, (0.001,) * len(wanted.channels), wanted.rate_hz)

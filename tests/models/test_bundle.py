@@ -28,6 +28,7 @@ def edit_manifest(path: Path, **changes: object) -> None:
     document = json.loads(file.read_text())
     document.update(changes)
     file.write_text(json.dumps(document))
+    networks.seal(path)
 
 
 def test_what_was_written_is_read_back(made: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_missing_file_is_named(made: Path) -> None:
         ({"labels": ["one"]}, "labels: "),
         ({"labels": ["a", "b"]}, "2 labels for a network with 3 outputs"),
         ({"temperature": 0}, "temperature: "),
-        ({"files": {"../secret": "00"}}, "files: '../secret' must be a plain file name"),
+        ({"files": {"../secret": "00" * 32}}, "files: '../secret' must be a plain file name"),
         ({"window": {"mode": "time", "samples": 0, "hop": 1}}, "window.samples is 0"),
     ],
 )
@@ -91,7 +92,7 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 
 def test_an_archive_with_pickles_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", layers=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(BadModel, match=r"not an \.npz archive of plain arrays"):
+    with pytest.raises(BadModel, match=r"evil\.npz: its array 'layers' is of type '\|O', which has no place there"):
         network.load((tmp_path / "evil.npz").read_bytes(), "evil.npz")
 
 
@@ -168,7 +169,7 @@ def test_garbage_instead_of_a_graph_is_a_bad_model(made: Path, tmp_path: Path) -
 
 
 def test_unknown_names_come_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailable, match=r"unknown backend 'abacus'; there are onnx, reference"):
+    with pytest.raises(BackendUnavailable, match=r"unknown backend 'abacus'; there are .*onnx, .*reference"):
         make_backend("abacus")
     networks.write_bundle(tmp_path / "left-right", NET, name="left-right")
     with pytest.raises(BadModel, match=r"no model 'left-rihgt'; .*; did you mean 'left-right'"):

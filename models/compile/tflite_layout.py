@@ -1,0 +1,45 @@
+"""What the compiler and the backend of TFLite agree on: the tensors of the step graph and the order in them.
+
+The graph takes ``x`` float32 (1, features) and ``state`` int32 (1, 3 * neurons), and gives ``state_out`` of the same
+shape: u of all layers, then v of all, then the spikes of all, layer by layer. TFLite convolves images whose channels
+come last, so inside the graph the features of a convolution, and its neurons, are in the order (row, column, channel).
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from models.network import Layer, Network
+
+FILE = "model.tflite"
+INPUT, STATE, STATE_OUT = "x", "state", "state_out"
+
+Order = npt.NDArray[np.intp]
+"""For each place inside the graph, which of the network's features or neurons is there."""
+
+
+def channels_last(shape: tuple[int, int, int]) -> Order:
+    """The order (row, column, channel) of an image that the network has as (channel, row, column)."""
+    order: Order = np.arange(math.prod(shape), dtype=np.intp).reshape(shape).transpose(1, 2, 0).ravel()
+    return order
+
+
+def input_order(layer: Layer) -> Order | None:
+    """In which order ``layer`` wants its inputs; None if it takes any."""
+    return None if layer.conv is None else channels_last(layer.conv.in_shape)
+
+
+def neuron_order(layer: Layer) -> Order:
+    """In which order the graph has the neurons of ``layer``."""
+    if layer.conv is None:
+        return np.arange(layer.neurons, dtype=np.intp)
+    return channels_last(layer.conv.out_shape(layer.w_in.shape))
+
+
+def state_order(network: Network) -> Order:
+    """The order of the whole packed state."""
+    n = sum(network.neurons)
+    starts = np.cumsum((0, *network.neurons))
+    once = np.concatenate([start + neuron_order(layer) for start, layer in zip(starts, network.layers, strict=False)])
+    return np.concatenate([once, n + once, 2 * n + once])

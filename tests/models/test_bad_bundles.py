@@ -1,0 +1,436 @@
+"""Bundles that somebody damaged or made to do harm: each is refused in one sentence, whatever it holds."""
+
+import copy
+import io
+import json
+import os
+import shutil
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models import bundle, network
+from models.base import BadModel
+from models.network import write_npz
+from models.registry import make_encoder, make_stream_encoder
+from models.untrusted import NPZ_MAX_BYTES, parse_json, read_npz
+from models.window import Windower
+from tests.models import networks
+
+NET = networks.random_network(np.random.default_rng(1))
+FILES = ("CARD.md", "golden.npz", "manifest.json", "manifest.sha256", "model.onnx", "network.nir", "network.npz")
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed."""
+    return networks.write_bundle(tmp_path_factory.mktemp("original") / "made", NET).path
+
+
+@pytest.fixture
+def made(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "made"))
+
+
+@contextmanager
+def one_sentence(part: str = "") -> Iterator[None]:
+    """What is within must raise BadModel with a sentence that has ``part`` in it."""
+    with pytest.raises(BadModel) as caught:
+        yield
+    text = str(caught.value)
+    assert part in text
+    assert text.isprintable()
+    assert len(text) < 800
+
+
+def replace(path: Path, **files: bytes) -> None:
+    """Put other content into a bundle, with digests that are right: only what it means is wrong."""
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    content = {name: (path / name).read_bytes() for name in manifest.pop("files")}
+    manifest.pop("format")
+    shutil.rmtree(path)
+    bundle.write(path, manifest, content | {name.replace("_", "."): content for name, content in files.items()})
+
+
+def changed(path: Path, file: str, **arrays: np.ndarray | None) -> bytes:
+    """An archive of the bundle with other arrays; None takes one away."""
+    here = {**read_npz((path / file).read_bytes(), file), **arrays}
+    return write_npz({name: array for name, array in here.items() if array is not None})
+
+
+def test_these_are_all_files(original: Path) -> None:
+    assert sorted(path.name for path in original.iterdir()) == sorted(FILES)
+
+
+@MANY
+@given(st.sampled_from(FILES), st.integers(0, 10**9), st.integers(0, 7))
+def test_a_flipped_bit_anywhere_is_refused(original: Path, made: Path, name: str, at: int, bit: int) -> None:
+    content = bytearray((original / name).read_bytes())
+    content[at % len(content)] ^= 1 << bit
+    (made / name).write_bytes(content)
+    with one_sentence():
+        bundle.load(made)
+    shutil.copy(original / name, made / name)
+    bundle.load(made)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_absent_file_is_named(made: Path, name: str) -> None:
+    (made / name).unlink()
+    with one_sentence(f"{name}: cannot be read (No such file or directory)"):
+        bundle.load(made)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_cut_short_or_made_longer_is_refused(original: Path, made: Path, name: str) -> None:
+    content = (original / name).read_bytes()
+    for other in (content[: len(content) // 2], b"", content + b"\n"):
+        (made / name).write_bytes(other)
+        with one_sentence(name.split(".", maxsplit=1)[0]):
+            bundle.load(made)
+
+
+def _link(path: Path) -> None:
+    path.rename(path.with_suffix(".away"))
+    path.symlink_to(path.with_suffix(".away"))
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def _huge(path: Path) -> None:
+    with path.open("ab") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "model.onnx"])
+@pytest.mark.parametrize("spoil", [_link, _folder, _pipe, _device, _huge])
+def test_what_is_no_plain_file_is_not_opened(made: Path, name: str, spoil: Callable[[Path], None]) -> None:
+    if spoil is _huge:
+        # Never allocated: a limit on what is read must hold before the whole is.
+        tracemalloc.start()
+    spoil(made / name)
+    with one_sentence(name):
+        bundle.load(made)
+    if spoil is _huge:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2 * bundle.MAX_FILE_BYTES
+
+
+HEX = "0" * 64
+WRONG: dict[str, tuple[dict[str, object], str]] = {
+    "newer format": ({"format": 7}, "format 7 is newer than this axond reads (1); upgrade axond"),
+    "no format": ({"format": None}, "format: "),
+    "up": ({"files": {"../secret": HEX}}, "files: '../secret' must be a plain file name"),
+    "upwards": ({"files": {"..": HEX}}, "files: '..' must be a plain file name"),
+    "here": ({"files": {".": HEX}}, "files: '.' must be a plain file name"),
+    "absolute": ({"files": {"/etc/shadow": HEX}}, "files: '/etc/shadow' must be a plain file name"),
+    "folder": ({"files": {"a/b": HEX}}, "files: 'a/b' must be a plain file name"),
+    "hidden": ({"files": {".bashrc": HEX}}, "must be a plain file name"),
+    "itself": ({"files": {"manifest.json": HEX}}, "must be a plain file name"),
+    "empty name": ({"files": {"": HEX}}, "must be a plain file name"),
+    "long name": ({"files": {"a" * 300: HEX}}, "must be a plain file name"),
+    "no digest": ({"files": {"network.npz": "abc"}}, "files.network.npz: "),
+    "no network": ({"files": {"golden.npz": HEX}}, "files: has no network.npz; build the bundle anew"),
+    "no golden vectors": ({"files": {"network.npz": HEX}}, "files: has no golden.npz; build the bundle anew"),
+    "thousands of files": ({"files": {f"f{i}": HEX for i in range(5000)}}, "files: "),
+    "no files": ({"files": {}}, "files: has no network.npz"),
+    "twin labels": ({"labels": ["a", "b", "a"]}, "labels: two are the same"),
+    "nameless label": ({"labels": ["a", "", "c"]}, "labels.1: "),
+    "no channels": ({"input": {"family": "imu", "channels": [], "rate_hz": 50}}, "input.channels: "),
+    "no temperature": ({"temperature": 0}, "temperature: "),
+    "tiny temperature": ({"temperature": 5e-324}, "temperature: "),
+    "long window": ({"window": {"mode": "time", "samples": 10**12, "hop": 1}}, "window.samples is 1000000000000"),
+    "wide hop": ({"window": {"mode": "time", "samples": 9, "hop": 10**15}}, "window.hop is 1000000000000000"),
+    "odd window": ({"window": {"mode": "onset", "samples": 9, "ratio": 1e200}}, "window.pre 0, ratio 1e+200"),
+    "many frames": ({"window": {"mode": "onset", "samples": 9, "frames": 10**9}}, "frames of 1 to 100"),
+    "unknown window": ({"window": {"mode": "time", "samples": 9, "hop": 9, "x": 1}}, "window.x: "),
+    "no window": ({"window": None}, "window: expected with state 'reset'"),
+    "window of a stream": ({"state": "carry"}, "window: expected with state 'reset', and with that only"),
+    "long readout": ({"readout_steps": 10**9}, "readout_steps: "),
+    "4 bits": ({"weight_bits": 4}, "layer 'l0' has weights of more than 4 bits"),
+    "unknown key": ({"colour": "red"}, "colour: "),
+    "long name of the model": ({"name": "a" * 1000}, "name: "),
+    "deep encoder": ({"encoder": {"kind": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}, "nested too deeply"),
+    "control characters": ({"labels": ["a", "b", "\x1b[2Jc"]}, "text with control characters, '\\x1b"),
+    "half a character": ({"labels": ["a", "b", "\ud800"]}, "text with control characters"),
+    "long integer": ({"encoder": {"kind": 10**400}}, "integer of more than 64 bits"),
+    "infinity": ({"temperature": float("inf")}, "a number that is not finite"),
+    "no number": ({"temperature": float("nan")}, "a number that is not finite"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_manifest_says_which_key(made: Path, name: str) -> None:
+    changes, sentence = WRONG[name]
+    file = made / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    networks.seal(made)
+    with one_sentence(sentence):
+        bundle.load(made)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe{\0}\0", "not JSON"),
+        (b'{"name": "\xff"}', "not JSON"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'{"a": 1, "a": 2}', "one key twice"),
+        (b'{"encoder": {"a": 1, "a": 2}}', "one key twice"),
+        (b'{"temperature": 1e999}', "not finite"),
+        (b'{"temperature": NaN}', "not finite"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"1" * 5000, "not JSON"),
+        (b" " * (bundle.MAX_MANIFEST_BYTES + 1), "larger than 1048576 bytes"),
+        (b"[]", "document: "),
+        (b"null", "document: "),
+    ],
+    ids=lambda value: repr(value)[:20] if isinstance(value, bytes) else "",
+)
+def test_what_is_no_manifest_is_refused(made: Path, content: bytes, sentence: str) -> None:
+    (made / "manifest.json").write_bytes(content)
+    networks.seal(made)
+    with one_sentence(sentence):
+        bundle.load(made)
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["time", "onset", "carry", "reset", "imu", "audio_mel", "audio_delta", "imu_delta", "event_bins"]
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything inside a document."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield (*before, key)
+        yield from paths(item, (*before, key))
+
+
+@MANY
+@given(data=st.data())
+def test_a_manifest_with_anything_in_it_is_taken_or_refused_in_one_sentence(
+    original: Path, made: Path, data: st.DataObject
+) -> None:
+    document = json.loads((original / "manifest.json").read_bytes())
+    base = copy.deepcopy(document)
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(list(paths(base))))
+        place: Any = document
+        for key in path[:-1]:
+            place = (
+                place[key]
+                if isinstance(place, (dict, list)) and key in (place if isinstance(place, dict) else range(len(place)))
+                else None
+            )
+        if not isinstance(place, (dict, list)):
+            continue
+        if isinstance(place, dict) and data.draw(st.booleans()):
+            place[data.draw(st.text(max_size=8) | st.just(path[-1]))] = data.draw(JUNK)
+        elif isinstance(place, dict) or path[-1] < len(place):
+            place[path[-1]] = data.draw(JUNK)
+    (made / "manifest.json").write_text(json.dumps(document))
+    networks.seal(made)
+    try:
+        loaded = bundle.load(made)
+        info = networks.sensor(loaded)
+        if loaded.manifest.state == "carry":
+            make_stream_encoder(loaded, info)
+        else:
+            make_encoder(loaded, info)
+            Windower(loaded.windows, info)
+    except BadModel as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 2000
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(content: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def npy(dtype: str, shape: str, data: bytes = b"") -> bytes:
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (64 - (len(header) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+def bomb() -> bytes:
+    """A megabyte that says what it is: more than any network."""
+    return zipped({"layers.npy": npy("'|u1'", f"({NPZ_MAX_BYTES},)", bytes(NPZ_MAX_BYTES))})
+
+
+def lying_bomb() -> bytes:
+    """The same, but every size in it says that it is small."""
+    content = bytearray(bomb())
+    at = content.rindex(b"PK\x01\x02") + 24
+    content[at : at + 4] = struct.pack("<I", 1000)
+    content[22:26] = struct.pack("<I", 1000)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("archive", "sentence"),
+    [
+        (bomb, "its arrays take 134217856 bytes, at most 134217728 are read"),
+        (lying_bomb, "network.npz: it"),
+        (lambda: zipped({"layers.npy": npy("'|i1'", "(2147483648,)")}), "needs 2147483648 bytes, 0 are there"),
+        (lambda: zipped({"layers.npy": npy("'|i1'", "(99999999999, 99999999999)")}), "bytes, 0 are there"),
+        (lambda: zipped({"layers.npy": npy("'|i1'", "(0, 99999999999, 99999999999)")}), "network.npz"),
+        (lambda: zipped({"layers.npy": npy("'|O'", "(1,)", b"cos\nsystem\n(S'id'\ntR.")}), "is of type '|O'"),
+        (lambda: zipped({"layers.npy": npy("__import__('os').system('id')", "(1,)", b"a")}), "is of type __import__"),
+        (lambda: zipped({"layers.npy": npy("'<f8'", "(1,)", bytes(8))}), "is of type '<f8'"),
+        (lambda: zipped({"../layers.npy": npy("'|u1'", "(1,)", b"a")}), "it has no array 'layers'"),
+        (lambda: zipped({f"{i}.npy": b"" for i in range(5000)}), "more than 4096 arrays"),
+        (lambda: zipped({"a\n.npy": b"junk"}), "no array as numpy writes it"),
+        (lambda: zipped({}), "it has no array 'layers'"),
+        (lambda: b"PK\x03\x04" + bytes(100), "it is damaged or no .npz file"),
+        (lambda: b"", "it is damaged or no .npz file"),
+    ],
+)
+def test_an_archive_that_would_hurt_is_refused(archive: Callable[[], bytes], sentence: str) -> None:
+    content = archive()
+    tracemalloc.start()
+    with one_sentence(sentence):
+        network.load(content, "network.npz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+ONE = np.ones(1, np.int32)
+LARGE = 2**31 - 1
+
+
+def conv(*numbers: int) -> dict[str, np.ndarray]:
+    """A layer of one kernel with one weight."""
+    return {
+        "layers": np.frombuffer(b'["one"]', np.uint8),
+        "0.w_in": np.ones((1, 1, 1, 1), np.int8),
+        "0.k_u": 0 * ONE,
+        "0.k_v": 0 * ONE,
+        "0.bias": 0 * ONE,
+        "0.v_th": ONE,
+        "0.conv": np.array(numbers, np.int32),
+    }
+
+
+GOOD = conv(1, 1, 1, 1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        (conv(1, 3000, 3000, 3000, 3000, 0, 0), "expected 4194304 at most"),
+        (conv(1, 1, 1, LARGE, LARGE, LARGE - 1, LARGE - 1), "expected 134217728 at most"),
+        (conv(1, 1, 1, 0, 0, 0, 0), "make no sense"),
+        (conv(1, -1, -1, 1, 1, 0, 0), "make no sense"),
+        (conv(1, 1, 1), "a convolution is seven int32"),
+        ({**GOOD, "0.conv": np.ones(7, np.int64)}, "a convolution is seven int32"),
+        ({**GOOD, "0.w_in": np.ones((1, 1, 1, 1), np.int32)}, "its array '0.w_in' is of int32, expected int8"),
+        ({**GOOD, "0.w_in": np.ones((1, 1), np.int8)}, "expected 4 dimensions"),
+        ({**GOOD, "0.k_v": np.array([4097], np.int32)}, "k_v must lie in 0..4096"),
+        ({**GOOD, "0.v_th": np.array([0], np.int32)}, "v_th must lie in 1.."),
+        ({**GOOD, "0.v_th": np.ones(2, np.int32)}, "v_th has shape (2,), expected (1,)"),
+        ({**GOOD, "1.k_u": ONE}, "it has an array '1.k_u' of no layer"),
+        ({**GOOD, "layers": np.frombuffer(b'["one", "two"]', np.uint8)}, "it has no array '1.w_in'"),
+        ({**GOOD, "layers": np.frombuffer(b'{"one": 1}', np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b"[1]", np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b"[" * 9999, np.uint8)}, "nested too deeply"),
+        ({**GOOD, "layers": np.frombuffer(b"\xff", np.uint8)}, "not an integer network"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(arrays: dict[str, np.ndarray], sentence: str) -> None:
+    network.load(write_npz(GOOD), "network.npz")
+    with one_sentence(sentence):
+        network.load(write_npz(arrays), "network.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"shape": np.array([6, 48, 10**12])}, "of another network"),
+        ({"shape": np.array([10**12, 48, 24])}, "rasters is uint8"),
+        ({"shape": np.array([0, 48, 24])}, "there are none"),
+        ({"shape": np.array([6])}, "there are none"),
+        ({"rasters": np.zeros((6, 48, 24), np.uint8)}, "rasters is uint8 (6, 48, 24), expected uint8 (6, 48, 3)"),
+        ({"u0": np.zeros((6, 20), np.int64)}, "u0 is int64 (6, 20), expected int32 (6, 20)"),
+        ({"v1": np.zeros((6, 15), np.int32)}, "v1 is int32 (6, 15), expected int32 (6, 16)"),
+        ({"potentials": np.zeros((6, 3), np.int32)}, "potentials is int32 (6, 3), expected int64 (6, 3)"),
+        ({"spikes2": None}, "it has no array 'spikes2'"),
+    ],
+)
+def test_golden_vectors_that_are_none_are_refused(
+    made: Path, arrays: dict[str, np.ndarray | None], sentence: str
+) -> None:
+    replace(made, golden_npz=changed(made, "golden.npz", **arrays))
+    loaded = bundle.load(made)
+    with one_sentence(sentence):
+        _ = loaded.golden
+
+
+@MANY
+@given(st.binary(max_size=200))
+def test_any_bytes_as_json_are_taken_or_a_value_error(content: bytes) -> None:
+    try:
+        parse_json(content)
+    except ValueError as error:
+        assert str(error)
+
+
+@MANY
+@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=4))
+def test_a_damaged_network_is_whole_or_refused(original: Path, at: int, other: bytes) -> None:
+    content = bytearray((original / "network.npz").read_bytes())
+    at %= len(content)
+    content[at : at + len(other)] = other
+    try:
+        found = network.load(bytes(content), "network.npz")
+    except BadModel as error:
+        assert str(error).isprintable()
+    else:
+        network.check(found)
