@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
 from agent.capture import Capture
+from agent.checkpoint import Checkpoint
 from agent.composition import open_bundles
 from agent.config import Config, UplinkTable
 from agent.errors import EXIT_FAILED, EXIT_OK, ConfigError
@@ -111,7 +112,8 @@ class App:
         table = self._config.pipelines[name]
         policy = ReportPolicy(table.report, table.threshold or 0.0)
         runner = Runner(table.backend, isolate=table.isolate)
-        return Pipeline(name, bundle, runner, info, mailbox, policy, lambda row: self._outbox.put(name, row))
+        kept = Checkpoint(self._config.device.state_dir / "streams" / f"{name}.npz", bundle)
+        return Pipeline(name, bundle, runner, info, mailbox, policy, lambda row: self._outbox.put(name, row), kept)
 
     def _make_uplink(self, table: UplinkTable) -> Uplink:
         broker = Broker(

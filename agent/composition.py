@@ -4,7 +4,7 @@ from agent.config import Config
 from agent.errors import ConfigError
 from models.base import BadModel
 from models.bundle import Bundle
-from models.registry import backends, make_encoder, open_bundle
+from models.registry import backends, make_encoder, make_stream_encoder, open_bundle
 
 
 def open_bundles(config: Config) -> dict[str, Bundle]:
@@ -17,7 +17,8 @@ def open_bundles(config: Config) -> dict[str, Bundle]:
                 raise ConfigError(f"{where}.backend: unknown {kind!r}; there are auto, {', '.join(backends())}")
         try:
             bundle = open_bundle(pipeline.model, config.model_folders)
-            make_encoder(bundle, config.sensors[pipeline.sensors[0]].make().info())
+            make = make_encoder if bundle.manifest.state == "reset" else make_stream_encoder
+            make(bundle, config.sensors[pipeline.sensors[0]].make().info())
         except BadModel as error:
             raise ConfigError(f"{where}.model: {error}") from error
         bundles[name] = bundle

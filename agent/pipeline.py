@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Literal, Protocol, TypeVar
 
+from agent.checkpoint import Checkpoint
 from agent.latency import Latency
 from agent.mailbox import Mailbox
 from agent.outage import Backoff, Outage
 from agent.worker import rest
 from drivers.packet import SensorInfo
-from models.base import Backend, BackendUnavailable, Inference, IoSpec, Outputs, Raster, State, Trace
+from models.base import Backend, BackendUnavailable, BadModel, Inference, IoSpec, Outputs, Raster, State, Trace
 from models.bundle import Bundle
 from models.failover import Runner
 from models.session import Session
+from models.stream import Stream, open_session
 
 GET_TIMEOUT_S = 0.5
 RETRY_FIRST_S = 1.0
@@ -124,7 +126,9 @@ class Pipeline:
         mailbox: Mailbox,
         policy: ReportPolicy,
         sink: Sink,
+        kept: Checkpoint,
     ) -> None:
+        """``kept``: where the state of a stream outlives the program."""
         self.name = f"pipeline:{name}"
         self.bundle = bundle
         self.info = PipelineState()
@@ -134,6 +138,7 @@ class Pipeline:
         self._sensor = sensor
         self._policy = policy
         self._sink = sink
+        self._kept = kept
         log = logging.getLogger(__name__)
         self.outage = Outage(log, f"pipeline {name} works again")
         self.fallback = Outage(log, f"pipeline {name} has its backend back")
@@ -144,14 +149,16 @@ class Pipeline:
         try:
             backend.load(self.bundle)
             self._watch_backend()
-            session = Session(self.bundle, backend, self._sensor)
+            session = self._begin(backend)
             session.warm_up()
             while True:
                 beat()
+                if isinstance(session, Stream):
+                    self._kept.offer(session.checkpoint)
                 item = self.mailbox.get(0 if stop.is_set() else GET_TIMEOUT_S)
                 if item is None:
                     if stop.is_set():
-                        return
+                        break
                     continue
                 packet, arrived_ns = item
                 taken_ns = time.monotonic_ns()
@@ -159,10 +166,22 @@ class Pipeline:
                     self._watch_backend()
                     self._report(inference, arrived_ns, taken_ns)
                 self.info.given_up_samples = session.given_up_samples
+            if isinstance(session, Stream):
+                self._kept.finish(session.checkpoint())
         except _Stopped:
             return
         finally:
             backend.close()
+
+    def _begin(self, backend: Backend) -> Session | Stream:
+        session = open_session(self.bundle, backend, self._sensor)
+        saved = self._kept.load() if isinstance(session, Stream) else None
+        if isinstance(session, Stream) and saved is not None:
+            try:
+                session.resume(saved)
+            except BadModel as error:
+                logging.getLogger(__name__).warning("%s starts from rest: %s", self.name.partition(":")[2], error)
+        return session
 
     def _watch_backend(self) -> None:
         """Say which backend answers, and when another one has taken over."""

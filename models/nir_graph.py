@@ -9,34 +9,39 @@ import numpy as np
 from models.base import BadModel
 from models.float_network import FloatLayer, FloatNetwork
 from models.linear import Synapse
-from models.nir_nodes import LINEAR, NEURONS, Shape, identity, population, through
+from models.nir_file import read_graph
+from models.nir_nodes import LINEAR, NEURONS, Shape, identity, population, through, whole_shape
+
+_DOORS = ["Input", "Output"]
 
 
 def read(path: Path, dt_s: float | None = None) -> FloatNetwork:
-    """Read ``path``. ``dt_s`` is needed where the graph's metadata does not state ``dt``. Raises BadModel."""
-    try:
-        import nir
-    except ImportError as error:
-        raise BadModel(f"reading {path} needs the nir package: pip install 'axond[build]'") from error
-    try:
-        graph = nir.read(str(path))
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise BadModel(f"{path}: not a NIR graph ({error})") from error
+    """Read ``path``. ``dt_s`` is needed where the graph's metadata does not state ``dt``, and wins where it does.
+
+    Raises BadModel.
+    """
+    graph = read_graph(path)
     for key, wanted in (("reset", "zero"), ("discretisation", "euler")):
         if graph.metadata.get(key, wanted) != wanted:
             raise BadModel(f"{path}: {key} is {graph.metadata[key]!r}; axond maps {wanted!r} only")
-    declared = graph.metadata.get("dt")
-    dt = dt_s if dt_s is not None else (float(declared) if declared is not None else None)
-    if dt is None:
-        raise BadModel(f"{path}: the graph does not state its time step; say it with dt (seconds)")
+    dt = dt_s if dt_s is not None else _declared_dt(graph.metadata.get("dt"), path)
     return convert(graph, dt, str(path))
+
+
+def _declared_dt(declared: Any, path: Path) -> float:
+    if declared is None:
+        raise BadModel(f"{path}: the graph does not state its time step; say it with --dt (seconds)")
+    try:
+        return float(np.asarray(declared).reshape(()))
+    except (TypeError, ValueError) as error:
+        raise BadModel(f"{path}: its metadata say dt = {declared!r}, expected seconds") from error
 
 
 def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
     """Turn a ``nir.NIRGraph`` into a chain of layers. Raises BadModel with the node's name and the reason."""
     if not (np.isfinite(dt_s) and dt_s > 0):
         raise BadModel(f"{where}: the time step dt is {dt_s:g} s, expected more than 0")
-    nodes, edges = _flat(graph)
+    nodes, edges = _flat(graph, where)
     for name, node in nodes.items():
         if type(node).__name__ not in (*NEURONS, *LINEAR, "Input", "Output"):
             raise BadModel(f"{where}: node {name!r} is a {type(node).__name__}, which axond cannot map yet")
@@ -46,7 +51,7 @@ def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
             raise BadModel(f"{where}: expected one {kind} node, found {len(found)}")
     wiring = _Wiring(nodes, edges, where)
     at = ends["Input"][0]
-    shape: Shape = tuple(int(n) for n in np.atleast_1d(nodes[at].input_type["input"]))
+    shape: Shape = whole_shape(nodes[at].input_type["input"], f"{where}: node {at!r} shape")
     layers: list[FloatLayer] = []
     while at in wiring.forward:
         path, target = wiring.forward.pop(at)
@@ -73,7 +78,7 @@ def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
     return FloatNetwork(tuple(layers), dt_s)
 
 
-def _flat(graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _flat(graph: Any, where: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Nodes and edges with the graphs inside the graph unfolded; their nodes are called ``graph.node``."""
     nodes: dict[str, Any] = {}
     edges: list[tuple[str, str]] = []
@@ -82,15 +87,25 @@ def _flat(graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         if type(node).__name__ != "NIRGraph":
             nodes[name] = node
             continue
-        inner, inner_edges = _flat(node)
+        inner, inner_edges = _flat(node, f"{where}: graph {name!r}")
         doors = {n for n, part in inner.items() if type(part).__name__ in ("Input", "Output")}
-        nodes |= {f"{name}.{n}": part for n, part in inner.items() if n not in doors}
+        if [type(inner[n]).__name__ for n in sorted(doors, key=lambda n: type(inner[n]).__name__)] != _DOORS:
+            raise BadModel(f"{where}: graph {name!r} inside the graph must have one Input and one Output")
+        if any(a in doors and b in doors for a, b in inner_edges):
+            raise BadModel(f"{where}: graph {name!r} inside the graph leads past its nodes, which axond cannot map yet")
+        parts = {f"{name}.{n}": part for n, part in inner.items() if n not in doors}
+        clash = sorted(parts.keys() & (nodes.keys() | graph.nodes.keys()))
+        if clash:
+            raise BadModel(f"{where}: two nodes are called {clash[0]!r}")
+        nodes |= parts
         edges += [(f"{name}.{a}", f"{name}.{b}") for a, b in inner_edges if a not in doors and b not in doors]
         ends[name] = (
             [f"{name}.{b}" for a, b in inner_edges if a in doors],
             [f"{name}.{a}" for a, b in inner_edges if b in doors],
         )
     for a, b in graph.edges:
+        if a not in graph.nodes or b not in graph.nodes:
+            raise BadModel(f"{where}: an edge leads from {a!r} to {b!r}, and one of them is not there")
         edges += [(x, y) for x in (ends[a][1] if a in ends else [a]) for y in (ends[b][0] if b in ends else [b])]
     return nodes, list(dict.fromkeys(edges))
 

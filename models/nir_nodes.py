@@ -27,7 +27,7 @@ def through(node: Any, before: Synapse | None, shape: Shape, where: str) -> tupl
     """
     kind = type(node).__name__
     if kind == "Flatten":
-        return before, (math.prod(shape),)
+        return before, _flattened(node, shape, where)
     if kind == "Scale":
         factor = vector(node.scale, math.prod(shape), f"{where} scale")
         return scaled(before if before is not None else identity(shape, where), factor, where), shape
@@ -43,6 +43,7 @@ def _synapse(kind: str, node: Any, shape: Shape, where: str) -> tuple[Synapse, S
         return dense(w, vector(getattr(node, "bias", 0.0), len(w), f"{where} bias")), (len(w),)
     if kind in ("Conv1d", "Conv2d"):
         return _convolution(kind, node, shape, where)
+    shape = _without_batch(shape, 3)
     if len(shape) != 3:
         raise BadModel(f"{where} pools an image, but what comes has the shape {shape}")
     size = _pair(node.kernel_size, f"{where} kernel_size")
@@ -62,8 +63,9 @@ def _convolution(kind: str, node: Any, shape: Shape, where: str) -> tuple[Synaps
     flat = kind == "Conv1d"
     kernel = _finite(node.weight, 3 if flat else 4, where)
     kernel = kernel[:, :, None, :] if flat else kernel
-    groups = int(node.groups)
-    plane = shape[1:] if node.input_shape is None else tuple(int(n) for n in np.atleast_1d(node.input_shape))
+    shape = _without_batch(shape, 2 if flat else 3)
+    groups = _count(node.groups, f"{where} groups")
+    plane = shape[1:] if node.input_shape is None else whole_shape(node.input_shape, f"{where} input_shape")
     came = (kernel.shape[1] * groups, *plane)
     if len(came) != (2 if flat else 3):
         raise BadModel(f"{where}: its input_shape {plane} has the wrong number of dimensions")
@@ -79,6 +81,38 @@ def _convolution(kind: str, node: Any, shape: Shape, where: str) -> tuple[Synaps
     synapse = convolution(kernel, vector(node.bias, len(kernel), f"{where} bias"), geometry, dilation, groups, where)
     out = geometry.out_shape(synapse.w.shape)
     return synapse, (out[0], out[2]) if flat else out
+
+
+def _without_batch(shape: Shape, dimensions: int) -> Shape:
+    """Frameworks that export a traced sample leave its batch of one in front."""
+    return shape[1:] if len(shape) == dimensions + 1 and shape[0] == 1 else shape
+
+
+def _flattened(node: Any, shape: Shape, where: str) -> Shape:
+    """The order of the cells stays; only what follows needs to know."""
+    first, last = (int(_numbers(n, f"{where} dimensions")) for n in (node.start_dim, node.end_dim))
+    first, last = first + len(shape) * (first < 0), last + len(shape) * (last < 0)
+    if not 0 <= first <= last < len(shape):
+        return (math.prod(shape),)
+    return (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+
+
+def whole_shape(value: Any, what: str) -> Shape:
+    """A declared shape. Raises BadModel unless it is a few whole numbers above 0 that a network can have."""
+    numbers = _numbers(value, what).reshape(-1)
+    if not 1 <= numbers.size <= 8 or not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any():
+        raise BadModel(f"{what} is {np.asarray(value).tolist()!r}, expected whole numbers")
+    shape = tuple(int(n) for n in numbers)
+    if min(shape) < 1 or math.prod(shape) > MAX_CELLS:
+        raise BadModel(f"{what} is {shape}, expected numbers above 0 and at most {MAX_CELLS} cells")
+    return shape
+
+
+def _count(value: Any, what: str) -> int:
+    numbers = _numbers(value, what).reshape(-1)
+    if numbers.size != 1 or numbers[0] != np.rint(numbers[0]) or not 1 <= numbers[0] <= MAX_CELLS:
+        raise BadModel(f"{what} must be a whole number above 0")
+    return int(numbers[0])
 
 
 def _steps(value: Any, flat: bool, what: str, across: int) -> tuple[int, int]:
@@ -138,7 +172,7 @@ def _pair(value: Any, what: str) -> tuple[int, int]:
     numbers = _numbers(value, what).reshape(-1)
     if numbers.size == 1:
         numbers = np.repeat(numbers, 2)
-    if numbers.size != 2 or (numbers != np.rint(numbers)).any():
+    if numbers.size != 2 or (numbers != np.rint(numbers)).any() or np.abs(numbers).max() > MAX_CELLS:
         raise BadModel(f"{what} must be one or two whole numbers")
     return int(numbers[0]), int(numbers[1])
 

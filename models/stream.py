@@ -11,6 +11,7 @@ from models.base import Backend, BadModel, Inference, Outputs, Raster, State, St
 from models.bundle import Bundle
 from models.registry import make_stream_encoder
 from models.select import softmax
+from models.session import Session
 
 MAX_PAUSE_S = 10.0
 """Through a longer gap, or stop of the program, the state is not carried: the network starts from rest."""
@@ -120,3 +121,9 @@ class Stream:
         self._recent = saved["recent"].astype(np.int64)
         end_ns = int(saved["end_ns"][0])
         self._end_ns = None if end_ns < 0 else end_ns
+
+
+def open_session(bundle: Bundle, backend: Backend, info: SensorInfo) -> Session | Stream:
+    """By the bundle's state policy. ``backend`` has loaded it. Raises BadModel when the sensor does not fit."""
+    kind = Session if bundle.manifest.state == "reset" else Stream
+    return kind(bundle, backend, info)

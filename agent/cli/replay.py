@@ -16,6 +16,7 @@ from drivers.registry import driver_class
 from models.registry import open_bundle
 from models.select import load_backend
 from models.session import Session
+from models.stream import Stream, open_session
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def _run(options: argparse.Namespace) -> int:
         for path in options.files:
             try:
                 driver = _driver(path)
-                for decision in _decide(Session(bundle, backend, driver.info()), driver):
+                for decision in _decide(open_session(bundle, backend, driver.info()), driver):
                     _print({"file": str(path), **decision, "model": bundle.id, "backend": kind}, options.json)
             except Misconfigured as error:  # of a file that was named here, not of a configuration
                 raise CommandError(str(error)) from error
@@ -58,7 +59,7 @@ def _driver(path: Path) -> Driver[Any]:
     return kind(path.stem, kind.Config.model_validate(settings))
 
 
-def _decide(session: Session, driver: Driver[Any]) -> Iterator[dict[str, Any]]:
+def _decide(session: Session | Stream, driver: Driver[Any]) -> Iterator[dict[str, Any]]:
     first_ns: int | None = None
     with closing(driver):
         driver.open()

@@ -5,10 +5,7 @@ lost shows as bytes that make no event.
 """
 
 import time
-from bisect import bisect_left
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -16,9 +13,9 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from drivers.base import Disconnected, Driver, DriverConfig, DriverError, Unavailable
-from drivers.event_camera.edvs_events import Events, EventScanner, Time
-from drivers.lib.clock import NS_PER_S, DeviceClock, sent_ns
-from drivers.lib.framing import Offsets
+from drivers.event_camera.edvs_clock import Arrival, EventClock
+from drivers.event_camera.edvs_events import EventScanner, Time
+from drivers.lib.clock import NS_PER_S
 from drivers.lib.serial_link import SerialLink
 from drivers.lib.watch import Still, Watch
 from drivers.packet import EVENT, Packet, SensorInfo
@@ -32,7 +29,6 @@ TIMES: dict[str, tuple[Time, ...]] = {
 """What command ``!En`` switches to, by n: the same number means different layouts."""
 EVENT_BYTES = {"none": 2, "delta": 3, "16": 4, "24": 5, "32": 6}
 """On the line; at least, for ``delta``."""
-NS_PER_TICK = 1000
 NAME = b"EDVS"
 BANNER_S = 1.0
 """After a reset the banner comes within 0.4 s."""
@@ -40,8 +36,6 @@ DRAIN_S = 0.05
 PACKET_NS = 20_000_000
 QUIET_NS = 20_000_000
 """The line pauses between events; USB converters deliver what they have within 16 ms."""
-WAITED_NS = 200_000
-"""Bytes for which a read had to wait so long arrive just then; others may have been waiting themselves."""
 STUCK_EVENTS = 5000
 ASCII = bytes(range(0x80))
 
@@ -66,71 +60,6 @@ class EdvsConfig(DriverConfig):
             if not (0 <= number <= 11 and 0 <= value < 1 << 24):
                 raise ValueError(f"bias {number} = {value} does not exist: numbers are 0 to 11, values below 2**24")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    position: int
-    """Stream position behind the bytes of one read."""
-    at_ns: int
-    waited: bool
-
-
-class EventClock:
-    """Time fields to CLOCK_MONOTONIC: the device's clock by regression, its wraps counted with the host's help."""
-
-    def __init__(self, scanner_modulus: int | None, timed: bool, baud: int) -> None:
-        self._modulus = scanner_modulus
-        self._timed = timed
-        self._baud = baud
-        self._clock = DeviceClock(NS_PER_S / NS_PER_TICK)
-        self._arrivals: deque[Arrival] = deque()
-        self._tick: int | None = None
-        self._last_ns = 0
-
-    def arrived(self, arrival: Arrival) -> None:
-        """Note a read; called before the events that it completes are placed."""
-        self._arrivals.append(arrival)
-
-    def place(self, events: Events) -> Offsets:
-        """Capture times (n,) of n >= 1 events; they never go back."""
-        arrivals = list(self._arrivals)
-        positions = [arrival.position for arrival in arrivals]
-        end = int(events.ends[-1])
-        newest = arrivals[bisect_left(positions, end)]
-        if self._timed:
-            bytes_behind = np.array([newest.position - end])
-            left_ns = sent_ns(newest.at_ns, bytes_behind, self._baud)
-            t_ns = self._by_device(events, left_ns, newest.waited)
-        else:
-            which = np.searchsorted(np.array(positions), events.ends)
-            at_ns = np.array([arrival.at_ns for arrival in arrivals])[which]
-            behind = np.array(positions)[which] - events.ends
-            t_ns = at_ns - sent_ns(0, -behind, self._baud)
-        while len(self._arrivals) > 1 and self._arrivals[0].position <= end:
-            self._arrivals.popleft()
-        t_ns = np.maximum(np.maximum.accumulate(t_ns), self._last_ns)
-        self._last_ns = int(t_ns[-1])
-        return t_ns
-
-    def _by_device(self, events: Events, left_ns: Offsets, waited: bool) -> Offsets:
-        if self._modulus is None:
-            steps = events.ticks.copy()
-        else:
-            first = int(events.ticks[0]) if self._tick is None else self._tick % self._modulus
-            steps = np.diff(events.ticks, prepend=first) & (self._modulus - 1)
-        ticks = (int(events.ticks[0]) if self._tick is None else self._tick) + np.cumsum(steps)
-        late_ns = float(self._clock.late_ns(ticks[-1:], left_ns)[0])
-        if self._modulus is not None and waited:
-            # Just arrived, so the host knows the time to much less than a wrap: whole wraps were missed in a pause.
-            ticks += self._modulus * round(late_ns / (self._modulus * NS_PER_TICK))
-        elif self._modulus is None and events.after_loss:
-            ticks += max(0, round(late_ns / NS_PER_TICK))
-        self._tick = int(ticks[-1])
-        end_ns = int(self._clock.update(ticks[-1:], left_ns)[0])
-        back_ns = (ticks[-1] - ticks) * NS_PER_TICK
-        t_ns: Offsets = end_ns - back_ns - np.rint(back_ns * self._clock.drift).astype(np.int64)
-        return t_ns
 
 
 class Edvs(Driver[EdvsConfig]):
@@ -185,6 +114,8 @@ class Edvs(Driver[EdvsConfig]):
             "hot_pixel", f"{STUCK_EVENTS} events in a row came from one pixel", STUCK_EVENTS / 5, self.counters
         )
         self._bytes_ns = now_ns
+        self._idle_ns = 0
+        """For how long reads have found nothing."""
         self._begun = False
         self._lost_bytes = 0
         self._seq = 0
@@ -233,9 +164,10 @@ class Edvs(Driver[EdvsConfig]):
             if received:
                 pieces.append(received)
                 size += len(received)
-                waited = now_ns - begin_ns >= WAITED_NS
-                self._clock.arrived(Arrival(self._scanner.position + size, now_ns, waited))
-                self._bytes_ns = now_ns
+                self._clock.arrived(Arrival(self._scanner.position + size, now_ns, self._idle_ns >= QUIET_NS))
+                self._bytes_ns, self._idle_ns = now_ns, 0
+            else:
+                self._idle_ns += now_ns - begin_ns
             if now_ns >= end_ns:
                 break
         return b"".join(pieces), arrival_ns

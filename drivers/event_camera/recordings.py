@@ -54,13 +54,14 @@ def open_recording(path: Path, size: Size | None) -> Recording:
     except ImportError as error:
         raise Misconfigured(f"{path}: needs the package faery ({error}); pip install 'axond[events]'") from error
     try:
-        if head.startswith(MAGIC):
-            check_aedat4(path, length)
-            return _aedat4(path, size, aedat)
-        if head.startswith(b"Event Stream"):
-            return _es(path, size, es)
-        if head.startswith(b"% "):
-            return _prophesee(path, size, head, length, evt, dat)
+        with _Panics(path):
+            if head.startswith(MAGIC):
+                check_aedat4(path, length)
+                return _aedat4(path, size, aedat)
+            if head.startswith(b"Event Stream"):
+                return _es(path, size, es)
+            if head.startswith(b"% "):
+                return _prophesee(path, size, head, length, evt, dat)
     except RuntimeError as error:
         raise _undecodable(path, error) from error
     if older := re.match(rb"#!(AER-DAT[\d.]*)", head):
@@ -182,9 +183,10 @@ def _recording(path: Path, name: str, size: Size, decode: Callable[[], Iterator[
     def checked() -> Iterator[Block]:
         at = 0
         try:
-            for block in decode():
-                yield block
-                at += len(block.t_ns)
+            with _Panics(path):
+                for block in decode():
+                    yield block
+                    at += len(block.events)
         except (RuntimeError, OSError) as error:
             raise _undecodable(path, error, f" behind event {at}") from error
 
@@ -231,5 +233,19 @@ def _check_whole(path: Path, length: int, data_at: int, record_bytes: int) -> No
         )
 
 
-def _undecodable(path: Path, error: Exception, where: str = "") -> Misconfigured:
+class _Panics:
+    """Makes Misconfigured of a panic of faery's (0.7: at packets of few bytes), which is no Exception."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and type(error).__name__ == "PanicException":
+            raise _undecodable(self._path, error) from error
+
+
+def _undecodable(path: Path, error: BaseException, where: str = "") -> Misconfigured:
     return Misconfigured(f"{path}: cannot be decoded{where} ({' '.join(str(error).split())})")

@@ -1,6 +1,8 @@
 """Maps a device's own clock to CLOCK_MONOTONIC, from arrival times that are late but never early."""
 
 from collections import deque
+from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +11,7 @@ NS_PER_S = 1_000_000_000
 BITS_PER_BYTE_8N1 = 10
 
 WINDOW_S = 60
-"""The regression looks back this far: long enough for a few ppm, short enough to follow a warming crystal."""
+"""The fit looks back this far: long enough for a few ppm, short enough to follow a warming crystal."""
 MIN_SPAN_S = 5
 """Below this span the device is taken to run at its nominal rate."""
 MAX_DRIFT = 0.03
@@ -36,8 +38,8 @@ class DeviceClock:
     """Counter values of one device in, capture times in CLOCK_MONOTONIC ns out; the output never goes back.
 
     Arrival = capture + offset + drift + delay with delay >= 0, so the least delayed arrival of each second carries the
-    information: a line is fitted through those (slope: least squares, points far above the line left out) and laid
-    along their lower edge. For a device without a counter, the number of samples at the nominal rate is the counter,
+    information: the line is laid along the lower edge of those (S. Moon, P. Skelly and D. Towsley, "Estimation and
+    removal of clock skew from network delay measurements", 1999). For a device without a counter, the number of samples at the nominal rate is the counter,
     and the arrival is the time at which the sample's first byte left the device (``sent_ns``).
     """
 
@@ -159,18 +161,33 @@ class DeviceClock:
         else:
             self._points.append(point)
             self._second = second
-        while self._points[0][0] < device_ns - WINDOW_S * NS_PER_S:
-            self._points.popleft()
-        self._fit()
+            while self._points[0][0] < device_ns - WINDOW_S * NS_PER_S:
+                self._points.popleft()
+            self._fit()
+        self._level = min(self._level, point[1] - self._slope * (device_ns - self._anchor))
 
     def _fit(self) -> None:
-        at = np.array([point[0] for point in self._points], np.int64)
-        late = np.array([point[1] for point in self._points], np.int64)
-        self._anchor = int(at[-1])
-        x = (at - self._anchor).astype(np.float64)
-        y = (late - late[-1]).astype(np.float64)
-        self._slope = _slope(x, y) if x[-1] - x[0] >= MIN_SPAN_S * NS_PER_S else 0.0
-        self._level = float(late[-1]) + float((y - self._slope * x).min())
+        """The line below all points to which they are nearest; that is the edge of their lower hull in the middle."""
+        first, last = self._points[0][0], self._points[-1][0]
+        if last - first >= MIN_SPAN_S * NS_PER_S:
+            middle = sum(at for at, _ in self._points) // len(self._points)
+            begin, end = next(edge for edge in pairwise(_lower_hull(self._points)) if edge[1][0] >= middle)
+            self._slope = min(max((end[1] - begin[1]) / (end[0] - begin[0]), -MAX_DRIFT), MAX_DRIFT)
+        self._anchor = last
+        self._level = min(late - self._slope * (at - last) for at, late in self._points)
+
+
+def _lower_hull(points: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of points in ascending order of x."""
+    hull: list[tuple[int, int]] = []
+    for x, y in points:
+        while len(hull) > 1:
+            (ax, ay), (bx, by) = hull[-2:]
+            if (bx - ax) * (y - ay) > (by - ay) * (x - ax):
+                break
+            hull.pop()
+        hull.append((x, y))
+    return hull
 
 
 class Lasting:
@@ -190,22 +207,3 @@ class Lasting:
         least_ns, before_ns = self._least_ns, self._before_ns
         self._begin_ns, self._before_ns, self._least_ns = now_ns, least_ns, np.inf
         return min(least_ns, before_ns) if abs(least_ns - before_ns) <= LASTING_AGREES_NS else None
-
-
-def _slope(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
-    """Least squares, then again without the points that lie far above the line (they were delayed)."""
-    keep = np.ones(len(x), np.bool_)
-    slope = 0.0
-    for _ in range(3):
-        xc = x[keep] - x[keep].mean()
-        slope = float((xc * y[keep]).sum() / (xc * xc).sum())
-        residual = y - slope * x
-        centre = _median(residual[keep])
-        keep = residual - centre <= 3 * 1.4826 * _median(np.abs(residual[keep] - centre)) + 1e3
-    return float(np.clip(slope, -MAX_DRIFT, MAX_DRIFT))
-
-
-def _median(values: npt.NDArray[np.float64]) -> float:
-    """Of a few dozen numbers numpy's own costs ten times as much, and this runs for every packet."""
-    ordered = np.sort(values)
-    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

@@ -74,6 +74,7 @@ class SerialSensor(Driver[S]):
         self._batch_rows = max(1, round(cfg.rate_hz * BATCH_NS / NS_PER_S))
         self._batch = Batch(name, cfg.rate_hz, self._batch_rows)
         self._where = f"{cfg.port} at {cfg.baud} baud"
+        self._heard_ns = 0
         self._parser: Parser
 
     @property
@@ -101,7 +102,7 @@ class SerialSensor(Driver[S]):
         except DriverError:
             self._link.close()
             raise
-        now_ns = time.monotonic_ns()
+        now_ns = self._heard_ns = time.monotonic_ns()
         self._timeline = self._new_timeline()
         self._watch = Watch(self._where, self.cfg.rate_hz, self.counters, now_ns, self.needed)
         self._batch = Batch(self.name, self.cfg.rate_hz, self._batch_rows)
@@ -124,29 +125,41 @@ class SerialSensor(Driver[S]):
         rows = self._batch_rows - len(self._batch)
         wanted = rows * self._parser.row_bytes
         begin_ns = time.monotonic_ns()
-        received, arrival_ns = self._link.read(0)
-        if received and arrival_ns - self._heard_ns > PAUSE_NS:
-            return self._drain(received, arrival_ns)
+        received, arrival_ns = self._hear(0)
         missing_rows = rows - len(received) // self._parser.row_bytes
         rest_ns = round((missing_rows - AWAITED_ROWS) * NS_PER_S / self.cfg.rate_hz)
         self._link.rest((min(begin_ns + rest_ns, deadline_ns) - time.monotonic_ns()) / NS_PER_S)
         if not received:
-            received, arrival_ns = self._link.read((deadline_ns - time.monotonic_ns()) / NS_PER_S)
+            received, arrival_ns = self._hear((deadline_ns - time.monotonic_ns()) / NS_PER_S)
         end_ns = min(deadline_ns, arrival_ns + BATCH_NS)
         while received and len(received) < wanted and (left_ns := end_ns - time.monotonic_ns()) > 0:
             try:
-                more, at_ns = self._link.read(left_ns / NS_PER_S)
+                more, at_ns = self._hear(left_ns / NS_PER_S)
             except Disconnected:
                 # What came before is still good; the next read meets the same end.
                 break
             if more:
                 received, arrival_ns = received + more, at_ns
-        if received:
-            paused, self._heard_ns = arrival_ns - self._heard_ns > PAUSE_NS, arrival_ns
         return received, arrival_ns
 
-    def _drain(self, received: bytes, arrival_ns: int) -> tuple[bytes, int]:
-        """These bytes and all that wait behind them: only then the newest one is one that has just come."""
+    def _hear(self, timeout: float) -> tuple[bytes, int]:
+        """As ``SerialLink.read``; after a pause, all that waits: only then the newest byte has just come."""
+        received, arrival_ns = self._link.read(timeout)
+        paused = bool(received) and arrival_ns - self._heard_ns > PAUSE_NS
+        while paused:
+            begin_ns = time.monotonic_ns()
+            try:
+                while (left_ns := begin_ns + DRAIN_NS - time.monotonic_ns()) > 0:
+                    more, at_ns = self._link.read(left_ns / NS_PER_S)
+                    if more:
+                        received, arrival_ns = received + more, at_ns
+            except Disconnected:
+                break
+            # Kept busy again in between: then more may wait again.
+            paused = time.monotonic_ns() - begin_ns > 2 * DRAIN_NS and len(received) < MOST_WAITING_BYTES
+        if received:
+            self._heard_ns = arrival_ns
+        return received, arrival_ns
 
     def _take(self, chunk: bytes, now_ns: int) -> None:
         before = self._parser.tally()

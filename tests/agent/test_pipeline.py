@@ -8,6 +8,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 
+from agent.checkpoint import Checkpoint
 from agent.mailbox import Mailbox
 from agent.pipeline import Pipeline, ReportPolicy
 from drivers.packet import Packet
@@ -49,7 +50,14 @@ class Rig:
         self.mailbox = Mailbox()
         self.results: list[dict[str, int | float | str]] = []
         self.pipeline = Pipeline(
-            "sound", self.bundle, Runner("faulty"), info, self.mailbox, ReportPolicy("every"), self.results.append
+            "sound",
+            self.bundle,
+            Runner("faulty"),
+            info,
+            self.mailbox,
+            ReportPolicy("every"),
+            self.results.append,
+            Checkpoint(folder / "sound.npz", self.bundle),
         )
         self.stop = Event()
         self.thread = Thread(target=self.pipeline.run, args=(self.stop, lambda: None))

@@ -141,3 +141,20 @@ def test_faery_never_lets_the_time_of_evt3_go_back(tmp_path: Path) -> None:
         t_us = np.concatenate([packet["events"]["t"] for packet in file if "events" in packet]).astype(np.int64)
     assert len(t_us) > 10_000
     assert (np.diff(t_us) >= 0).all()
+
+
+def test_a_panic_of_faery_is_one_sentence(tmp_path: Path) -> None:
+    """At an AEDAT4 packet of no bytes."""
+    path = tmp_path / "a.aedat4"
+    events = np.zeros(5, faery.EVENTS_DTYPE)
+    faery.events_stream_from_array(events, (320, 240)).to_file(path)
+    whole = path.read_bytes()
+    begin = 18 + int.from_bytes(whole[14:18], "little")
+    end = begin + 8 + int.from_bytes(whole[begin + 4 : begin + 8], "little")
+    # The head of its LZ4 frame, and the mark at a frame's end.
+    packet = whole[begin : begin + 4] + (11).to_bytes(4, "little") + whole[begin + 8 : begin + 15] + bytes(4)
+    header = whole[:begin].replace(end.to_bytes(8, "little"), (begin + len(packet)).to_bytes(8, "little"))
+    path.write_bytes(header + packet + whole[end:])
+    with pytest.raises(Misconfigured, match="cannot be decoded behind event 0") as caught:
+        FileEvents("camera", EventFileConfig(path=path, pace="fast")).open()
+    assert type(caught.value.__cause__).__name__ == "PanicException"

@@ -18,14 +18,15 @@ from drivers.packet import Packet
 from models import datasets
 from models.backends.reference import ReferenceBackend
 from models.bundle import Bundle
-from models.session import Session
+from models.stream import Stream
 from tests.end_to_end.rig import Process, Rig, axond, log_lines, rig, wait_for
 from tests.models import faulty, networks
 
 FAILOVERS = int(os.environ.get("AXOND_FAILOVERS", "6"))
 """``make failover`` sets 100."""
 RATE_HZ = 8000
-WINDOW = {"mode": "time", "samples": 1600, "hop": 800}
+STEPS = {"frame": 800, "hop": 800, "rate_hz": 8000, "high_hz": 3900, "levels_db": [-60, -50, -40], "bands": 24}
+"""Ten time steps in a second, each a result; the network's state goes on through all of them."""
 SERVED_S = 3.2
 """So long a backend has to hold before its back-off begins anew (RETRY_FIRST_S * SERVED_FACTOR)."""
 ROOT = Path(__file__).parents[2]
@@ -72,16 +73,19 @@ def bundle(installed: Rig) -> Bundle:
         networks.random_network(np.random.default_rng(3), 120, (32,), integrator=True),
         name="made-noise",
         input={"family": "audio", "channels": list(info.channels), "rate_hz": info.rate_hz},
-        window=WINDOW,
-        encoder={"kind": "audio_mel"},
+        window=None,
+        state="carry",
+        readout_steps=5,
+        temperature=1e6,
+        encoder={"kind": "audio_delta", **STEPS},
     )
 
 
 def expected(bundle: Bundle, wav: Path, count: int) -> list[tuple[str, float, int]]:
-    """What a run without any incident says: label, score and input spikes of the first ``count`` windows."""
+    """What a run without any incident says: label, score and input spikes of the first ``count`` steps."""
     backend = ReferenceBackend()
     backend.load(bundle)
-    session = Session(bundle, backend, datasets.audio_info(RATE_HZ))
+    session = Stream(bundle, backend, datasets.audio_info(RATE_HZ))
     samples, _ = soundfile.read(wav, dtype="int16", always_2d=True)
     step = RATE_HZ // 10
     said: list[tuple[str, float, int]] = []
