@@ -9,8 +9,7 @@ import numpy as np
 from models import bundle, network, nir_graph
 from models.backends.reference import ReferenceBackend
 from models.base import BadModel, Trace
-from models.compile import tflite
-from models.compile.onnx import compile_step
+from models.compile.artefacts import artefacts
 from models.quantize import Granularity, quantize
 
 GOLDEN_VECTORS = 6
@@ -34,8 +33,7 @@ def build(source: Path, out: Path, granularity: Granularity = "layer") -> bundle
         raise BadModel(f"{error.filename}: cannot be read ({error.strerror})") from error
     files |= {
         "network.npz": network.save(quantized),
-        "model.onnx": compile_step(quantized),
-        "model.tflite": tflite.compile_step(quantized),
+        **artefacts(quantized),
         "golden.npz": network.write_npz(bundle.pack_golden(golden(quantized))),
     }
     return bundle.write(out, {**recipe, "weight_bits": 8, "granularity": granularity}, files)

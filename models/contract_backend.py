@@ -58,6 +58,7 @@ class _Suite:
 
     @contextmanager
     def _loaded(self, network: Network) -> Iterator[tuple[Backend, Bundle]]:
+        self._needs_runtime()
         with self._bundle(network) as bundle:
             backend = self._class()
             try:
@@ -65,6 +66,11 @@ class _Suite:
                 yield backend, bundle
             finally:
                 backend.close()
+
+    def _needs_runtime(self) -> None:
+        missing = self._class.survey().missing
+        if missing:
+            raise Skipped(missing)
 
     def _runnable(self) -> Iterator[Network]:
         """Those that the backend takes, the richest first."""
@@ -128,12 +134,8 @@ class _Suite:
 
     def says_what_goes_in_and_out(self) -> None:
         network = self._richest()
-        with self._bundle(network) as bundle:
-            backend = self._class()
-            try:
-                spec = _load(backend, bundle)
-            finally:
-                backend.close()
+        with self._loaded(network) as (backend, bundle):
+            spec = _load(backend, bundle)
         given, expected = (spec.features, spec.classes), (network.features, network.classes)
         demand(given == expected, f"load gave {given} features and classes, expected {expected}")
 
@@ -200,6 +202,7 @@ class _Suite:
     def works_isolated(self) -> None:
         if self._kind is None or self._class.own_process:
             raise Skipped("its load starts a process by itself")
+        self._needs_runtime()
         network = self._richest()
         raster = random_raster(np.random.default_rng(5), STEPS, network.features, 0.3)
         with self._bundle(network) as bundle:
@@ -213,9 +216,6 @@ class _Suite:
 
 
 def _load(backend: Backend, bundle: Bundle) -> IoSpec:
-    missing = backend.survey().missing
-    if missing:
-        raise Skipped(missing)
     try:
         return backend.load(bundle)
     except BackendUnavailable as error:

@@ -1,5 +1,6 @@
 """Made networks: what a backend is tried with, and what the capability table asks about."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,32 +138,34 @@ def trials() -> dict[str, Network]:
     return {**capabilities(), "potentials at their limits": loud_network(), **mixed}
 
 
-def write_bundle(path: Path, network: Network) -> bundle.Bundle:
-    """A bundle of ``network`` with all artefacts that can be compiled here. Needs the extra ``build``."""
-    try:
-        from models.build import golden
-        from models.compile import onnx, tflite
-        from models.compile.tflite_layout import FILE
-    except ImportError as error:
-        raise ModelError(f"making bundles needs more packages: pip install 'axond[build]' ({error})") from error
-    manifest = {
+def manifest(network: Network, encoder: Mapping[str, object] | None = None) -> dict[str, object]:
+    """Of a bundle of ``network``, but format and files."""
+    return {
         "name": "made",
         "version": "1.0.0",
         "input": {"family": "imu", "channels": ["ax", "ay", "az", "gx", "gy", "gz"], "rate_hz": 50.0},
         "window": {"mode": "time", "samples": 128, "hop": 64},
-        "encoder": {"kind": "imu_delta"},
+        "encoder": encoder or {"kind": "imu_delta"},
         "labels": [f"c{i}" for i in range(network.classes)],
         "state": "reset",
         "temperature": 1000.0,
         "weight_bits": 8,
         "granularity": "layer",
     }
+
+
+def write_bundle(path: Path, network: Network, **changes: object) -> bundle.Bundle:
+    """A bundle of ``network``; ``changes`` replace fields of its manifest. Needs the extra ``build``."""
+    try:
+        from models.build import golden
+        from models.compile.artefacts import artefacts
+    except ImportError as error:
+        raise ModelError(f"making bundles needs more packages: pip install 'axond[build]' ({error})") from error
     files = {
         "network.nir": b"not read by these trials",
         "CARD.md": b"# made\n",
         "network.npz": save(network),
+        **artefacts(network),
         "golden.npz": write_npz(bundle.pack_golden(golden(network))),
-        "model.onnx": onnx.compile_step(network),
-        FILE: tflite.compile_step(network),
     }
-    return bundle.write(path, manifest, files)
+    return bundle.write(path, {**manifest(network), **changes}, files)

@@ -90,5 +90,6 @@ def convolve(x: npt.NDArray[Any], kernel: npt.NDArray[Any], shape: ConvShape) ->
 def matrix(kernel: npt.NDArray[Any], shape: ConvShape) -> npt.NDArray[Any]:
     """The convolution as a dense (neurons, inputs) matrix."""
     inputs = math.prod(shape.in_shape)
-    columns = convolve(np.eye(inputs, dtype=np.float32), kernel.astype(np.float32), shape)
+    precision = np.float64 if kernel.dtype == np.float64 else np.float32
+    columns = convolve(np.eye(inputs, dtype=precision), kernel.astype(precision), shape)
     return np.ascontiguousarray(columns.T.astype(kernel.dtype))

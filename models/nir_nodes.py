@@ -90,7 +90,7 @@ def _without_batch(shape: Shape, dimensions: int) -> Shape:
 
 def _flattened(node: Any, shape: Shape, where: str) -> Shape:
     """The order of the cells stays; only what follows needs to know."""
-    first, last = (int(_numbers(n, f"{where} dimensions")) for n in (node.start_dim, node.end_dim))
+    first, last = (int(vector(n, 1, f"{where} dimension")[0]) for n in (node.start_dim, node.end_dim))
     first, last = first + len(shape) * (first < 0), last + len(shape) * (last < 0)
     if not 0 <= first <= last < len(shape):
         return (math.prod(shape),)

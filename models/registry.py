@@ -58,14 +58,29 @@ def encoders(attribute: str = "ENCODER") -> list[str]:
     return ours + [entry.name for entry in entry_points(group=_ENCODER_GROUPS[attribute])]
 
 
-def make_backend(kind: str) -> Backend:
-    """A new, unloaded backend. Raises BackendUnavailable for an unknown kind, and for a third party's broken one."""
+def find_backend(kind: str) -> Any:
+    """What the module or the entry point ``kind`` has. Raises BackendUnavailable if there is none or it is broken."""
     found = _find("backends", kind, "BACKEND", BackendUnavailable, "axond.backends")
     if found is None:
         raise BackendUnavailable(f"unknown backend {kind!r}; there are {', '.join(backends())}")
+    return found
+
+
+def make_backend(kind: str) -> Backend:
+    """A new, unloaded backend. Raises BackendUnavailable for an unknown kind, and for a third party's broken one."""
+    found = find_backend(kind)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise BackendUnavailable(f"backend {kind!r} is {found!r}, expected a subclass of models.base.Backend")
-    return found()
+    try:
+        return found()
+    except Exception as error:
+        # Other people's code raises what it likes; a class that is still abstract cannot be made either.
+        raise BackendUnavailable(f"backend {kind!r} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def find_encoder(kind: str, attribute: str = "ENCODER") -> Any:
+    """The class of an encoder; None if there is none of that kind. Raises BadModel if it cannot be imported."""
+    return _find("encoders", kind, attribute, BadModel, _ENCODER_GROUPS[attribute])
 
 
 def make_encoder(bundle: Bundle, info: SensorInfo) -> Encoder:
@@ -96,7 +111,7 @@ def _encoder_class(bundle: Bundle, info: SensorInfo, attribute: str) -> tuple[An
         )
     settings = dict(manifest.encoder)
     kind = settings.pop("kind", None)
-    found = _find("encoders", kind, attribute, BadModel, _ENCODER_GROUPS[attribute]) if isinstance(kind, str) else None
+    found = find_encoder(kind, attribute) if isinstance(kind, str) else None
     if found is None:
         purpose = "windows" if attribute == "ENCODER" else "a stream (state 'carry')"
         raise BadModel(

@@ -43,18 +43,15 @@ class DeviceClock:
     and the arrival is the time at which the sample's first byte left the device (``sent_ns``).
     """
 
-    def __init__(self, tick_hz: float, modulus: int | None = None) -> None:
-        """``tick_hz``: nominal counter rate. ``modulus``: the counter wraps at this value (2**bits), None: never."""
+    def __init__(self, tick_hz: float) -> None:
+        """``tick_hz``: nominal rate of the counter, whose wraps are already undone."""
         self._tick_ns = NS_PER_S / tick_hz
-        self._modulus = modulus
         self.restarts = 0
         """How often the mapping was begun anew because the device's clock had jumped."""
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the count of restarts; also allows the output to start anywhere."""
-        self._last_tick: int | None = None
-        self._ticks = 0
         self._output: tuple[int, int] | None = None
         self._start_fit()
 
@@ -66,7 +63,7 @@ class DeviceClock:
     def late_ns(self, ticks: npt.NDArray[np.int64], arrival_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """How much later than the least delayed ones samples arrived (negative: earlier than ever); changes nothing.
 
-        For counters that do not wrap; 0 before the first ``update``.
+        0 before the first ``update``.
         """
         if not self._points:
             return np.zeros(len(ticks))
@@ -79,7 +76,7 @@ class DeviceClock:
 
         Results never lie behind their arrival, nor before an earlier result.
         """
-        device_ns = self._unwrap(ticks, arrival_ns).astype(np.float64) * self._tick_ns
+        device_ns = ticks.astype(np.float64) * self._tick_ns
         if self._output is not None and device_ns[0] < self._output[1] - EARLY_NS:
             self._set_back = True
         self._learn(device_ns, arrival_ns)
@@ -94,25 +91,6 @@ class DeviceClock:
         mapped = np.maximum.accumulate(mapped)
         self._output = int(mapped[-1]), int(device_ns[-1])
         return mapped
-
-    def _unwrap(self, ticks: npt.NDArray[np.int64], arrival_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        if self._modulus is None:
-            return ticks.astype(np.int64)
-        if self._last_tick is None:
-            steps = np.diff(ticks, prepend=ticks[:1])
-            self._ticks = int(ticks[0])
-        else:
-            steps = np.diff(ticks, prepend=self._last_tick)
-        half = self._modulus // 2
-        steps = (steps + half) % self._modulus - half
-        if self._output is not None:
-            # The newest sample of a late delivery is on time, so the whole batch tells how often the counter wrapped.
-            elapsed = (int(arrival_ns[-1]) - self._output[0]) / self._tick_ns
-            steps[0] += self._modulus * max(0, round((elapsed - int(steps.sum())) / self._modulus))
-        unwrapped = self._ticks + np.cumsum(steps)
-        self._last_tick = int(ticks[-1])
-        self._ticks = int(unwrapped[-1])
-        return unwrapped
 
     def _start_fit(self) -> None:
         self._points: deque[tuple[int, int]] = deque(maxlen=WINDOW_S + 1)
@@ -158,19 +136,24 @@ class DeviceClock:
             if point[1] - kept >= self._slope * (device_ns - kept_at):
                 return
             self._points[-1] = point
-        else:
+        elif not self._points or device_ns > self._points[-1][0]:
             self._points.append(point)
             self._second = second
             while self._points[0][0] < device_ns - WINDOW_S * NS_PER_S:
                 self._points.popleft()
             self._fit()
+        else:
+            return
         self._level = min(self._level, point[1] - self._slope * (device_ns - self._anchor))
 
     def _fit(self) -> None:
-        """The line below all points to which they are nearest; that is the edge of their lower hull in the middle."""
+        """The line below all points to which most of them are near: the edge of their lower hull in the middle.
+
+        So what came late does not count, as long as less than half of the seconds were late throughout.
+        """
         first, last = self._points[0][0], self._points[-1][0]
         if last - first >= MIN_SPAN_S * NS_PER_S:
-            middle = sum(at for at, _ in self._points) // len(self._points)
+            middle = self._points[len(self._points) // 2][0]
             begin, end = next(edge for edge in pairwise(_lower_hull(self._points)) if edge[1][0] >= middle)
             self._slope = min(max((end[1] - begin[1]) / (end[0] - begin[0]), -MAX_DRIFT), MAX_DRIFT)
         self._anchor = last

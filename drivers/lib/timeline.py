@@ -69,7 +69,7 @@ class Timeline:
         """Capture times (n,) and losses (n,) of n >= 1 rows: by the device's clock if it sends it, else by count."""
         if self._clock is None:
             self._timed = bool((rows.ticks >= 0).any())
-            self._clock = DeviceClock(self._tick_hz, self._modulus) if self._timed else DeviceClock(self._rate_hz)
+            self._clock = DeviceClock(self._tick_hz if self._timed else self._rate_hz)
             first = int(np.argmax(rows.ticks >= 0))
             self._last_tick = float(rows.ticks[first]) - (first + 1) * self._period
             self._last_left_ns = self._captured_ns = int(rows.left_ns[0])
@@ -96,12 +96,14 @@ class Timeline:
         ticks = np.concatenate([[self._last_tick], rows.ticks])
         index = np.arange(len(known))
         source = np.maximum.accumulate(np.where(known, index, 0))
-        ticks = (ticks[source] + (index - source) * self._period) % self._modulus
-        steps = (np.diff(ticks) + self._modulus / 2) % self._modulus - self._modulus / 2
-        self._last_tick = float(ticks[-1])
-        # The newest row of a late delivery is on time, so over the whole batch the host tells how often it wrapped.
+        half = self._modulus / 2
+        steps = (np.diff(ticks[source] + (index - source) * self._period) + half) % self._modulus - half
+        # The newest row of a late delivery is on time, so over the whole batch the host tells how often it wrapped; the
+        # row before which it did is the one with an odd step.
         passed = (int(rows.left_ns[-1]) - self._captured_ns) * self._tick_hz / NS_PER_S
-        steps[0] += self._modulus * max(0, round((passed - float(steps.sum())) / self._modulus))
+        wraps = round((passed - float(steps.sum())) / self._modulus)
+        if wraps > 0:
+            steps[int(np.abs(steps - self._period).argmax())] += self._modulus * wraps
         by_time = np.rint(steps / self._period).astype(np.int64) - 1
         # A clock that is being set jumps: beyond what the host saw pass, the host's own time is the better witness.
         # It saw pass what lies between this arrival and the capture of the row before, however late that one came.
@@ -113,7 +115,9 @@ class Timeline:
         by_host = np.rint(elapsed_ns * self._rate_hz / NS_PER_S).astype(np.int64) - 1
         by_time = np.maximum(np.where(step_ns > elapsed_ns + CLOCK_SLACK_NS, by_host, by_time), 0)
         lost = np.maximum(self.lost(by_time, rows.missing, elapsed_ns), 0)
-        return np.rint(ticks[1:]).astype(np.int64), lost
+        ticks = self._last_tick + np.cumsum(steps)
+        self._last_tick = float(ticks[-1])
+        return np.rint(ticks).astype(np.int64), lost
 
     def _by_count(self, rows: Rows, clock: DeviceClock) -> tuple[Offsets, Offsets]:
         """Losses from damage and pauses at once; those that left no trace when all rows have come late for a second."""

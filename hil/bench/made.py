@@ -8,8 +8,7 @@ import numpy.typing as npt
 
 from models import bundle, network
 from models.build import golden
-from models.compile.onnx import compile_step as compile_onnx
-from models.compile.tflite import compile_step as compile_tflite
+from models.compile.artefacts import artefacts
 from models.convolution import ConvShape
 from models.network import DECAY_ONE, Layer, Network
 
@@ -36,8 +35,7 @@ def made_bundles(folder: Path) -> Iterator[bundle.Bundle]:
         }
         files = {
             "network.npz": network.save(net),
-            "model.onnx": compile_onnx(net),
-            "model.tflite": compile_tflite(net),
+            **artefacts(net),
             "golden.npz": network.write_npz(bundle.pack_golden(golden(net))),
         }
         yield bundle.write(folder / name, manifest, files)

@@ -1,4 +1,7 @@
-"""ONNX Runtime: the one-step graph of the bundle, its state in buffers bound once, swapped between steps."""
+"""ONNX Runtime: the one-step graph of the bundle, its state in buffers bound once, swapped between steps.
+
+Several steps at once go through the graph of a whole window, where the bundle has one: the loop then is in the runtime.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,7 +19,12 @@ _EXTERNAL = b"\x0a\x08location"
 
 NOT_INSTALLED = "onnxruntime is not installed: pip install 'axond[onnx]'"
 
+STEP, WINDOW = "model.onnx", "model.window.onnx"
+_KINDS = {"u": np.int64, "v": np.int64, "s": np.uint8}
+
 Arrays = dict[str, npt.NDArray[Any]]
+Interface = dict[str, tuple[tuple[int | str, ...], Any]]
+"""Name -> shape and type of each input and output."""
 
 
 class OnnxBackend(Backend):
@@ -24,6 +32,7 @@ class OnnxBackend(Backend):
 
     def __init__(self) -> None:
         self._session: Any = None
+        self._window: Any = None
 
     @classmethod
     def survey(cls) -> Survey:
@@ -33,16 +42,28 @@ class OnnxBackend(Backend):
             return Survey(missing=NOT_INSTALLED)
 
     def load(self, bundle: Bundle) -> IoSpec:
-        return self.load_step(bundle.artefact("model.onnx"), bundle.network, str(bundle.path))
+        spec = self.load_step(bundle.artefact(STEP), bundle.network, str(bundle.path))
+        if WINDOW in bundle.manifest.files:
+            wanted = _window_interface(bundle.network)
+            self._window = self._opened(bundle.artefact(WINDOW), WINDOW, wanted, str(bundle.path))
+        return spec
 
     def load_step(self, model: bytes, network: Network, where: str) -> IoSpec:
-        """As ``load``, from the bytes of the compiled step graph of ``network``."""
+        """As ``load``, from the bytes of the compiled step graph of ``network`` alone."""
+        wanted = _interface(network)
+        self._session = self._opened(model, STEP, wanted, where)
+        self._window = None
+        self._bind_all(network, wanted)
+        return IoSpec(network.features, network.classes)
+
+    def _opened(self, model: bytes, name: str, wanted: "Interface", where: str) -> Any:
+        """A session that has the interface ``wanted``. Raises BackendUnavailable or BadModel."""
         try:
             import onnxruntime
         except ImportError as error:
             raise BackendUnavailable(NOT_INSTALLED) from error
         if _EXTERNAL in model:
-            raise BadModel(f"{where}: model.onnx refers to tensors in other files; a bundle's graph must be whole")
+            raise BadModel(f"{where}: {name} refers to tensors in other files; a bundle's graph must be whole")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -51,20 +72,15 @@ class OnnxBackend(Backend):
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except self._failures as error:
-            raise BadModel(f"{where}: onnxruntime refuses model.onnx: {error}") from error
-        wanted = _interface(network)
+            raise BadModel(f"{where}: onnxruntime refuses {name}: {error}") from error
         found = {
             value.name: (tuple(value.shape), _TYPES.get(value.type))
             for value in (*session.get_inputs(), *session.get_outputs())
         }
-        odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        odd = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         if odd:
-            raise BadModel(
-                f"{where}: model.onnx is not the step graph of network.npz (see its {odd[0]!r}); build the bundle anew"
-            )
-        self._session = session
-        self._bind_all(network, wanted)
-        return IoSpec(network.features, network.classes)
+            raise BadModel(f"{where}: {name} is not a graph of network.npz (see its {odd[0]!r}); build the bundle anew")
+        return session
 
     def _bind_all(self, network: Network, interface: dict[str, Any]) -> None:
         # Two sets of state buffers: a step reads one and writes the other, the next step the other way round.
@@ -77,7 +93,7 @@ class OnnxBackend(Backend):
         self._bindings = [self._bind(self._state[i], self._state[1 - i]) for i in range(2)]
         self._layers = len(network.layers)
         self._out = f"{'v' if network.layers[-1].v_th is None else 's'}{self._layers - 1}"
-        self._classes = network.classes
+        self._classes, self._neurons = network.classes, network.neurons
 
     def _bind(self, source: Arrays, target: Arrays) -> Any:
         binding = self._session.io_binding()
@@ -90,6 +106,8 @@ class OnnxBackend(Backend):
         return binding
 
     def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
+        if self._window is not None and trace is None and len(raster) > 1:
+            return self._infer_window(raster, State.rest(self._neurons) if state is None else state)
         x, run = self._x[0], self._session.run_with_iobinding
         out = np.empty((len(raster), self._classes), np.int32)
         self._enter(state)
@@ -107,6 +125,22 @@ class OnnxBackend(Backend):
         if state is not None:
             self._leave(state, self._state[len(raster) & 1])
         return out
+
+    def _infer_window(self, raster: Raster, state: State) -> Outputs:
+        names = [f"{kind}{i}" for i in range(self._layers) for kind in self._kinds(i)]
+        feed = {name: getattr(state, name[0])[int(name[1:])][None].astype(_KINDS[name[0]]) for name in names}
+        feed["raster"] = np.ascontiguousarray(raster)[:, None]
+        try:
+            out, *ends = self._window.run(["out", *(f"{name}_end" for name in names)], feed)
+        except self._failures as error:
+            raise BackendUnavailable(f"onnxruntime failed in a window: {error}") from error
+        for name, end in zip(names, ends, strict=True):
+            getattr(state, name[0])[int(name[1:])][:] = end[0]
+        answer: Outputs = out[:, 0].astype(np.int32)
+        return answer
+
+    def _kinds(self, i: int) -> str:
+        return "uvs" if f"s{i}" in self._state[0] else "uv"
 
     def _enter(self, state: State | None) -> None:
         """Write ``state``, or rest, where the first step reads."""
@@ -126,7 +160,7 @@ class OnnxBackend(Backend):
 
     def close(self) -> None:
         self._bindings = []
-        self._session = None
+        self._session = self._window = None
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -138,10 +172,10 @@ def _failures() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def _interface(network: Network) -> dict[str, tuple[tuple[int, int], np.dtype[Any]]]:
-    """Name, shape and type of every input and output that the step graph of ``network`` has (``compile.onnx``)."""
+def _interface(network: Network) -> Interface:
+    """Every input and output that the step graph of ``network`` has (``compile.onnx``)."""
     wide, spikes = np.dtype(np.int64), np.dtype(np.uint8)
-    found: dict[str, tuple[tuple[int, int], np.dtype[Any]]] = {"x": ((1, network.features), spikes)}
+    found: Interface = {"x": ((1, network.features), spikes)}
     for i, layer in enumerate(network.layers):
         row = (1, layer.neurons)
         found |= {f"u{i}_out": (row, wide), f"v{i}_out": (row, wide)}
@@ -150,6 +184,21 @@ def _interface(network: Network) -> dict[str, tuple[tuple[int, int], np.dtype[An
             found[f"s{i}_out"] = (row, spikes)
         if layer.w_rec is not None:
             found[f"s{i}"] = (row, spikes)
+    return found
+
+
+def _window_interface(network: Network) -> Interface:
+    """The same of the window graph, which takes and gives the whole state."""
+    wide, spikes = np.dtype(np.int64), np.dtype(np.uint8)
+    last = spikes if network.layers[-1].v_th is not None else wide
+    found: Interface = {
+        "raster": (("steps", 1, network.features), spikes),
+        "out": (("steps", 1, network.classes), last),
+    }
+    for i, layer in enumerate(network.layers):
+        for kind in "uv" if layer.v_th is None else "uvs":
+            shape = ((1, layer.neurons), spikes if kind == "s" else wide)
+            found |= {f"{kind}{i}": shape, f"{kind}{i}_end": shape}
     return found
 
 

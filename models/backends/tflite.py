@@ -36,10 +36,10 @@ class TfliteBackend(Backend):
     @classmethod
     def survey(cls) -> Survey:
         try:
-            module, distribution = _runtime()
+            _, distribution = _runtime()
         except BackendUnavailable as error:
             return Survey(missing=str(error))
-        return Survey(runtime=f"{distribution} {_version(distribution or module)}")
+        return Survey(runtime=f"{distribution} {_version(distribution)}")
 
     def load(self, bundle: Bundle) -> IoSpec:
         return self.load_step(bundle.artefact(FILE), bundle.network, str(bundle.path))
@@ -80,17 +80,18 @@ class TfliteBackend(Backend):
             self._answer = np.argsort(self._order)[self._answer]
 
     def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
-        interpreter, x_index, state_index, out_index = self._interpreter, self._x, self._state, self._state_out
+        x_index, state_index, out_index, answer = self._x, self._state, self._state_out, self._answer
+        set_tensor, get_tensor = self._interpreter.set_tensor, self._interpreter.get_tensor
+        invoke = self._interpreter.invoke
         x = (raster if self._input_order is None else raster.take(self._input_order, axis=1)).astype(np.float32)
         out = np.empty((len(raster), self._classes), np.int32)
-        answer = self._answer
         now = self._packed(state)
         try:
             for t in range(len(raster)):
-                interpreter.set_tensor(x_index, x[t : t + 1])
-                interpreter.set_tensor(state_index, now)
-                interpreter.invoke()
-                now = interpreter.get_tensor(out_index)
+                set_tensor(x_index, x[t : t + 1])
+                set_tensor(state_index, now)
+                invoke()
+                now = get_tensor(out_index)
                 out[t] = now[0, answer]
                 if trace is not None:
                     self._record(trace, t, now)

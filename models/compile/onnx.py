@@ -1,7 +1,7 @@
-"""Compile the integer network into an ONNX graph of one time step: state in, state out.
+"""Compile the integer network into ONNX graphs: of one time step, state in, state out; and of a whole window.
 
-Inputs: ``x`` uint8 (1, features), and of layer i what its next state depends on: ``u{i}``, ``v{i}`` int64 (1, neurons),
-``s{i}`` uint8 (1, neurons). Outputs: ``u{i}_out``, ``v{i}_out`` and, of a spiking layer, ``s{i}_out``. All arithmetic
+Inputs of the step: ``x`` uint8 (1, features), and of layer i what its next state depends on: ``u{i}``, ``v{i}`` int64
+(1, neurons), ``s{i}`` uint8 (1, neurons). Outputs: ``u{i}_out``, ``v{i}_out`` and, of a spiking layer, ``s{i}_out``. All arithmetic
 is in integers but the convolution, whose float sums are exact (below 2^24) and four times as fast.
 Needs the extra ``build``; running the result does not.
 """
@@ -48,6 +48,34 @@ class _Graph:
 
 def compile_step(network: Network) -> bytes:
     """The serialised ONNX model of one step of ``network``; the same network gives the same bytes."""
+    g, _ = _step(network)
+    return _serialised(helper.make_graph(g.nodes, "step", g.inputs, g.outputs, list(g.constants.values())))
+
+
+def compile_window(network: Network) -> bytes:
+    """The model of a whole window: the step in a Scan over ``raster`` uint8 (steps, 1, features).
+
+    Inputs beside it: the whole state, ``u{i}``, ``v{i}``, ``s{i}``; outputs: the state behind the last step,
+    ``u{i}_end`` ..., and ``out`` (steps, 1, classes).
+    """
+    g, out = _step(network)
+    taken = {value.name: value for value in g.inputs}
+    given = {value.name.removesuffix("_out"): value for value in g.outputs}
+    state = [taken.get(name) or _like(value, name) for name, value in given.items()]
+    g.op("Identity", out, out="y")
+    kind = TensorProto.INT64 if network.layers[-1].v_th is None else TensorProto.UINT8
+    y = helper.make_tensor_value_info("y", kind, [1, network.classes])
+    body = helper.make_graph(g.nodes, "step", [*state, taken["x"]], [*given.values(), y])
+    ends = [_like(value, f"{name}_end") for name, value in given.items()]
+    scan = helper.make_node("Scan", [*given, "raster"], [*(v.name for v in ends), "out"], num_scan_inputs=1, body=body)
+    raster = helper.make_tensor_value_info("raster", TensorProto.UINT8, ["steps", 1, network.features])
+    outputs = helper.make_tensor_value_info("out", kind, ["steps", 1, network.classes])
+    constants = list(g.constants.values())
+    return _serialised(helper.make_graph([scan], "window", [*state, raster], [*ends, outputs], constants))
+
+
+def _step(network: Network) -> tuple[_Graph, str]:
+    """The nodes of one step, and the name of the last layer's output."""
     g = _Graph()
     g.constant("one", np.int64(DECAY_ONE))
     g.constant("weight_unit", np.int64(1 << WEIGHT_SHIFT))
@@ -57,10 +85,17 @@ def compile_step(network: Network) -> bytes:
     out = g.input("x", TensorProto.UINT8, network.features)
     for i, layer in enumerate(network.layers):
         out = _layer(g, i, layer, out)
-    graph = helper.make_graph(g.nodes, "step", g.inputs, g.outputs, list(g.constants.values()))
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="axond"
-    )
+    return g, out
+
+
+def _like(value: Any, name: str) -> Any:
+    kind = value.type.tensor_type
+    return helper.make_tensor_value_info(name, kind.elem_type, [part.dim_value for part in kind.shape.dim])
+
+
+def _serialised(graph: Any) -> bytes:
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="axond")
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
