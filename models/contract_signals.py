@@ -11,10 +11,10 @@ from models.base import Window
 from models.datasets import IMU_INFO, audio_info
 
 SECOND_NS = 1_000_000_000
-RATES_HZ = {"audio": (16_000.0, 8000.0, 44_100.0, 48_000.0), "imu": (50.0, 100.0, 200.0), "ultrasonic": (20.0,)}
+RATES_HZ = {"audio": (16_000.0, 8000.0, 44_100.0, 48_000.0), "imu": (50.0, 100.0, 200.0), "ultrasonic": (7.5, 20.0)}
 CAMERA_SIDE = 128
 CAMERA = SensorInfo("event_camera", ("x", "y", "on"), ("px", "px", "1"), (1.0, 1.0, 1.0), 1e6)
-RANGER = SensorInfo("ultrasonic", ("range",), ("mm",), (1.0,), 20.0)
+RANGER = SensorInfo("ultrasonic", ("distance",), ("mm",), (1.0,), 7.5)
 
 Cut = Callable[[int, int], Iterator[Packet]]
 """A made second or more, from a seed, in packets of so many samples or events; the same signal for the same seed."""
@@ -29,13 +29,15 @@ def sensors(rate_hz: object) -> Iterator[SensorInfo]:
 
 
 def samples(info: SensorInfo, seed: int) -> Any:
-    """(n, channels) int16: a second of sound, or 128 samples of the slower sensors."""
+    """(n, channels) int16: a second of sound, or 128 samples of motion, or of ranges up to 5 m."""
     rng = np.random.default_rng(seed)
     if info.family == "audio":
         n = round(info.rate_hz)
         wave = rng.normal(0, 3000, n) * np.sin(np.linspace(0, 3 * np.pi, n)) ** 2
         return np.rint(wave).astype(np.int16)[:, None]
     walk = rng.normal(0, 800, (128, len(info.channels))).cumsum(axis=0) / 4
+    if info.family == "ultrasonic":
+        return (np.abs(np.rint(walk)) % 5000).astype(np.int16)
     return np.rint(walk).clip(-32768, 32767).astype(np.int16)
 
 

@@ -1,5 +1,7 @@
 """Float network to integer network: int8 or int4 weights, one scale per layer or per neuron, 12-bit decays."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,23 +16,100 @@ Granularity = Literal["layer", "neuron"]
 Bits = Literal[4, 8]
 
 
-def quantize(network: FloatNetwork, granularity: Granularity = "layer", bits: Bits = 8) -> Network:
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What the integers of one layer lost against its float numbers."""
+
+    layer: str
+    weights: float
+    """Root mean square of the weights' error, as a part of the largest weight."""
+    clipped: float
+    """Part of the weights that were larger than the grid."""
+    threshold: float
+    """Largest relative error of a threshold; 0 for an integrator."""
+    bias: float
+    """Largest error of a bias, as a part of its neuron's threshold (of the largest bias for an integrator)."""
+    decay: float
+    """Largest absolute error of a decay."""
+    unit: float
+    """The integer that a potential of 1 is, of the first neuron; an integrator has one for all."""
+
+
+def quantize(
+    network: FloatNetwork, granularity: Granularity = "layer", bits: Bits = 8, clips: Sequence[float] = ()
+) -> Network:
     """Quantise every layer. Raises BadModel where the integer form cannot say what the float network means.
 
-    A weight's float effect on v in one step is ``gain_v * gain_i * w``; the scale maps the largest of them to 127, or 7
-    in 4 bits. ``neuron`` gives each neuron (each channel of a convolution) its own scale, and with it its own
-    threshold; an integrator always has one scale, since its potentials are compared with each other.
+    A weight's float effect on v in one step is ``gain_v * gain_i * w``; the scale maps the largest of them, times the
+    layer's number in ``clips`` (1 where there is none), to 127, or 7 in 4 bits, and cuts off what is larger.
+    ``neuron`` gives each neuron (each channel of a convolution) its own scale, and with it its own threshold; an
+    integrator always has one scale, since its potentials are compared with each other.
     """
-    largest = (1 << (bits - 1)) - 1
-    return check(Network(tuple(_layer(layer, granularity, largest) for layer in network.layers)))
+    each = [*clips, *[1.0] * (len(network.layers) - len(clips))]
+    layers = zip(network.layers, each, strict=True)
+    return check(Network(tuple(quantize_layer(layer, granularity, bits, clip)[0] for layer, clip in layers)))
 
 
-def _layer(layer: FloatLayer, granularity: Granularity, largest: int) -> Layer:
+def quantize_layer(
+    layer: FloatLayer, granularity: Granularity, bits: Bits, clip: float = 1.0
+) -> tuple[Layer, Rounding]:
+    """One layer of ``quantize``, and what it lost. Raises BadModel."""
     where = f"layer {layer.name!r}"
     if (layer.reset != 0).any():
         raise BadModel(
-            f"{where}: reset to {layer.reset.max():g}; the integer neuron resets to zero, train with v_reset = 0"
+            f"{where}: reset to {layer.reset[np.argmax(layer.reset != 0)]:g}; the integer neuron resets to zero, "
+            "train with v_reset = 0"
         )
+    largest = (1 << (bits - 1)) - 1
+    effect, recurrent, scale = _effects(layer, granularity, where)
+    scale = _onto_threshold(layer, scale * largest / clip)
+    each = np.repeat(scale, len(layer.bias) // len(scale))
+    bias = _bias(layer, where)
+    made = Layer(
+        name=layer.name,
+        w_in=_on_grid(effect, scale, largest),
+        w_rec=None if recurrent is None else _on_grid(recurrent, scale, largest),
+        k_u=np.rint(layer.decay_i * DECAY_ONE).astype(np.int32),
+        k_v=np.rint(layer.decay_v * DECAY_ONE).astype(np.int32),
+        bias=_integer_bias(bias * each * (1 << WEIGHT_SHIFT), where),
+        v_th=None if layer.threshold is None else _threshold(layer.threshold, each, where),
+        conv=layer.conv,
+    )
+    return made, _rounding(layer, made, each, bias, (effect, recurrent))
+
+
+def _rounding(
+    layer: FloatLayer, made: Layer, each: Floats, bias: Floats, effects: tuple[Floats, Floats | None]
+) -> Rounding:
+    lost, size, cut = [], 0.0, 0
+    for effect, integers in zip(effects, (made.w_in, made.w_rec), strict=True):
+        if effect is None or integers is None:
+            continue
+        units = each[:: len(each) // len(effect)].reshape(-1, *[1] * (effect.ndim - 1))
+        error = integers / units - effect
+        lost.append(error.ravel())
+        cut += int(np.count_nonzero(np.abs(error * units) > 0.5 + 1e-9))
+        size = max(size, float(np.abs(effect).max()))
+    errors = np.concatenate(lost)
+    lost_bias = np.abs(made.bias / (each * (1 << WEIGHT_SHIFT)) - bias)
+    threshold, level = 0.0, np.abs(bias).max(initial=0) or 1.0
+    if made.v_th is not None and layer.threshold is not None:
+        threshold = float(np.abs(made.v_th / (2 * each) / layer.threshold - 1).max())
+        level = layer.threshold
+    decays = ((made.k_u, layer.decay_i), (made.k_v, layer.decay_v))
+    return Rounding(
+        layer=layer.name,
+        weights=float(np.sqrt(np.mean(errors**2)) / size),
+        clipped=cut / errors.size,
+        threshold=threshold,
+        bias=float((lost_bias / level).max()),
+        decay=float(max(np.abs(k / DECAY_ONE - exact).max() for k, exact in decays)),
+        unit=float(each[0] * (1 << WEIGHT_SHIFT)),
+    )
+
+
+def _effects(layer: FloatLayer, granularity: Granularity, where: str) -> tuple[Floats, Floats | None, Floats]:
+    """Input and recurrent weights as they act on v, and per row (neuron or channel) 1 over the largest of them."""
     rows = len(layer.w_in)
     gain = layer.gain_v * layer.gain_i
     shared = gain.reshape(rows, -1)
@@ -41,24 +120,35 @@ def _layer(layer: FloatLayer, granularity: Granularity, largest: int) -> Layer:
     peak = np.abs(effect).max(axis=tuple(range(1, effect.ndim)))
     if recurrent is not None:
         peak = np.maximum(peak, np.abs(recurrent).max(axis=1))
+    whole = float(peak.max())
+    if whole == 0 or not np.isfinite(whole):
+        raise BadModel(f"{where}: all weights are zero, or one is beyond numbers")
     if granularity == "layer" or layer.threshold is None:
-        peak = np.full_like(peak, peak.max())
-    if (peak == 0).any():
-        raise BadModel(f"{where}: neuron {int(np.argmin(peak))} has no non-zero weight")
-    scale = largest / peak
-    each = np.repeat(scale, len(gain) // rows)
-    threshold = None if layer.threshold is None else _threshold(layer.threshold, each, where)
-    unit = each * (1 << WEIGHT_SHIFT)
-    return Layer(
-        name=layer.name,
-        w_in=np.rint(effect * scale.reshape(-1, *[1] * (effect.ndim - 1))).astype(np.int8),
-        w_rec=None if recurrent is None else np.rint(recurrent * scale[:, None]).astype(np.int8),
-        k_u=np.rint(layer.decay_i * DECAY_ONE).astype(np.int32),
-        k_v=np.rint(layer.decay_v * DECAY_ONE).astype(np.int32),
-        bias=_bias(layer, unit, where),
-        v_th=threshold,
-        conv=layer.conv,
-    )
+        peak = np.full_like(peak, whole)
+    # A neuron without a weight never gets input: any scale says the same.
+    return effect, recurrent, 1 / np.where(peak == 0, whole, peak)
+
+
+def _onto_threshold(layer: FloatLayer, scale: Floats) -> Floats:
+    """The nearest scale at which a row's threshold is a whole number, where its neurons have one threshold in common.
+
+    A threshold that is off by a part is as wrong as all weights of its neuron; the largest weight alone is not.
+    """
+    if layer.threshold is None:
+        return scale
+    rows = layer.threshold.reshape(len(scale), -1)
+    uniform = (scale == scale[0]).all() and (rows == rows[0, 0]).all()
+    if not uniform and ((rows != rows[:, :1]).any() or (scale == scale[0]).all()):
+        return scale
+    value = rows[:, 0] * scale * (1 << (WEIGHT_SHIFT - THRESHOLD_SHIFT))
+    whole = np.rint(value)
+    usable = (whole >= 1) & (np.abs(value - whole) > 1e-4 * value)
+    return np.where(usable, scale * whole / np.where(usable, value, 1), scale)
+
+
+def _on_grid(effect: Floats, scale: Floats, largest: int) -> npt.NDArray[np.int8]:
+    rounded = np.rint(effect * scale.reshape(-1, *[1] * (effect.ndim - 1)))
+    return np.clip(rounded, -largest, largest).astype(np.int8)
 
 
 def _threshold(threshold: Floats, scale: Floats, where: str) -> npt.NDArray[np.int32]:
@@ -73,13 +163,17 @@ def _threshold(threshold: Floats, scale: Floats, where: str) -> npt.NDArray[np.i
     return value.astype(np.int32)
 
 
-def _bias(layer: FloatLayer, unit: Floats, where: str) -> npt.NDArray[np.int32]:
+def _bias(layer: FloatLayer, where: str) -> Floats:
     """A constant current settles at ``gain_i * bias / (1 - decay_i)``; the integer neuron adds that to v throughout."""
-    if not (layer.bias.any() or layer.leak.any()):
-        return np.zeros(len(layer.bias), np.int32)
+    if not layer.bias.any():
+        return layer.leak
     if (layer.decay_i >= 1).any():
         raise BadModel(f"{where}: a bias on a synapse that does not decay grows for ever; train without bias")
-    value = np.rint((layer.gain_v * layer.gain_i / (1 - layer.decay_i) * layer.bias + layer.leak) * unit)
+    return layer.gain_v * layer.gain_i / (1 - layer.decay_i) * layer.bias + layer.leak
+
+
+def _integer_bias(bias: Floats, where: str) -> npt.NDArray[np.int32]:
+    value = np.rint(bias)
     if (np.abs(value) > STATE_MAX).any():
         raise BadModel(f"{where}: a bias is larger than the 24-bit state")
     return value.astype(np.int32)

@@ -17,7 +17,11 @@ from models.bundle import MANIFEST, Bundle, first_error, load
 _ENCODER_GROUPS = {"ENCODER": "axond.encoders", "STREAM": "axond.stream_encoders"}
 ZOO = Path(__file__).parent / "zoo"
 AUTO_ORDER = ("akida", "lava", "onnx", "tflite", "reference")
-"""What ``backend = "auto"`` tries, in this order, of what is there."""
+"""What ``backend = "auto"`` tries, in this order, of what is there.
+
+A third party's is used where it is named (``backend = ["mychip", "auto"]``): to install a package must not change what
+the devices in the field decide with.
+"""
 
 
 def _files(folder: str) -> list[str]:

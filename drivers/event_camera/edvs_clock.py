@@ -8,7 +8,7 @@ import numpy as np
 
 from drivers.event_camera.edvs_events import Events
 from drivers.lib.clock import NS_PER_S, DeviceClock, Lasting, sent_ns
-from drivers.lib.framing import Offsets
+from drivers.lib.framing import Offsets, steps_from
 
 NS_PER_TICK = 1000
 
@@ -51,30 +51,32 @@ class EventClock:
             which = np.searchsorted(np.array(positions), events.ends)
             at_ns = np.array([arrival.at_ns for arrival in arrivals])[which]
             behind = np.array(positions)[which] - events.ends
-            t_ns = at_ns - sent_ns(0, -behind, self._baud)
+            t_ns = np.maximum.accumulate(at_ns - sent_ns(0, -behind, self._baud))
         while len(self._arrivals) > 1 and self._arrivals[0].position <= end:
             self._arrivals.popleft()
-        t_ns = np.maximum(np.maximum.accumulate(t_ns), self._last_ns)
+        if t_ns[0] < self._last_ns:
+            t_ns = np.maximum(t_ns, self._last_ns)
         self._last_ns = int(t_ns[-1])
         return t_ns
 
     def _by_device(self, events: Events, arrivals: list[Arrival]) -> Offsets:
-        if self._modulus is None:
-            steps = events.ticks.copy()
-        else:
-            first = int(events.ticks[0]) if self._tick is None else self._tick % self._modulus
-            steps = np.diff(events.ticks, prepend=first) & (self._modulus - 1)
-        ticks = (int(events.ticks[0]) if self._tick is None else self._tick) + np.cumsum(steps)
+        """Ascending, since no step is negative."""
+        steps = events.ticks
+        if self._modulus is not None:
+            steps = steps_from(int(steps[0]) if self._tick is None else self._tick, steps) & (self._modulus - 1)
+        ticks = np.cumsum(steps)
+        ticks += int(events.ticks[0]) if self._tick is None else self._tick
         self._after_loss |= events.after_loss
         for arrival in arrivals[:-1]:
             if arrival.waited:
                 ticks += self._unseen(events, ticks, arrival)
-        ticks += self._unseen(events, ticks, arrivals[-1])
+        if unseen := self._unseen(events, ticks, arrivals[-1]):
+            ticks += unseen
         self._tick = int(ticks[-1])
         left_ns = self._left_ns(arrivals[-1], int(events.ends[-1]))
         end_ns = int(self._clock.update(ticks[-1:], left_ns)[0])
-        back_ns = (ticks[-1] - ticks) * NS_PER_TICK
-        t_ns: Offsets = end_ns - back_ns - np.rint(back_ns * self._clock.drift).astype(np.int64)
+        back_ns = (ticks[-1] - ticks) * (NS_PER_TICK * (1 + self._clock.drift))
+        t_ns: Offsets = end_ns - np.rint(back_ns, out=back_ns).astype(np.int64)
         return t_ns
 
     def _left_ns(self, arrival: Arrival, end: int) -> Offsets:

@@ -22,7 +22,6 @@ REGION_BYTES = 512
 QUIET_EVENTS = 4
 """So many events in step, up to the last byte before a pause of the line, are worth as much as a run."""
 MAX_DELTA_BYTES = 4
-CHAIN_ROUNDS = 6
 NEVER = 1 << 60
 """Longer than any run takes."""
 LOW_BITS = np.uint8(0x7F)
@@ -69,7 +68,6 @@ class EventScanner:
         self._synced = False
         self._at_start = True
         self._rest = np.zeros(0, np.uint8)
-        self._ends_of_deltas = np.zeros(0, np.int64)
 
     @property
     def modulus(self) -> int | None:
@@ -82,10 +80,12 @@ class EventScanner:
         A pause of the line falls between two events: what is then in the buffer ends with a whole event.
         """
         data = np.concatenate([self._rest, np.frombuffer(chunk, np.uint8)])
-        if self._time == "delta":
-            self._ends_of_deltas = self._find_ends(data)
         origin = self.position - len(self._rest)
         self.position += len(chunk)
+        even = self._even(data) if self._synced and not quiet else None
+        if even is not None:
+            self._rest = data[even.size :].copy()
+            return self._even_events(even, origin)
         skipped_before = self.skipped_bytes
         taken = [np.zeros(0, np.int64)]
         at, going = 0, True
@@ -104,9 +104,39 @@ class EventScanner:
                 kept, at, going = self._repair(data, starts, wrong, quiet)
             taken.append(starts[:kept])
         self._rest = data[at:].copy()
-        events = self._events(data, np.concatenate(taken), origin, self.skipped_bytes > skipped_before)
-        self._ends_of_deltas = self._ends_of_deltas[:0].copy()
-        return events
+        return self._events(data, np.concatenate(taken), origin, self.skipped_bytes > skipped_before)
+
+    def _even(self, data: U8) -> U8 | None:
+        """What nearly all reads of a busy scene are: events of one size, all right, to the end. (n, size) of them.
+
+        None for everything else, which takes the long way.
+        """
+        size = self._bytes
+        whole = len(data) // size
+        if whole <= BACK:
+            return None
+        table = data[: whole * size].reshape(whole, size)
+        right = bool((table[:, 0] >= 0x80).all())
+        if right and self._time == "delta":
+            right = bool((table[:, 2] >= 0x80).all())
+        elif right and self._time != "none":
+            ticks = self._even_ticks(table)
+            right = bool((((ticks[1:] - ticks[:-1]) & self._mask) <= self._max_step).all())
+        return table[: whole - BACK] if right else None
+
+    def _even_ticks(self, table: U8) -> Offsets:
+        ticks = np.zeros(len(table), np.int64)
+        if self._time == "delta":
+            ticks += table[:, 2] & LOW_BITS
+            return ticks
+        for place in range(2, self._bytes):
+            ticks = (ticks << 8) | table[:, place]
+        return ticks
+
+    def _even_events(self, table: U8, origin: int) -> Events:
+        ends = origin + self._bytes * np.arange(1, len(table) + 1)
+        x, y, on = table[:, 1] & LOW_BITS, table[:, 0] & LOW_BITS, table[:, 1] >> np.uint8(7)
+        return Events(x, y, on, self._even_ticks(table), ends, after_loss=False)
 
     def _enter(self, data: U8, at: int, quiet: bool) -> int:
         """Where a run of right events begins; if there is none yet, where the search must go on with more bytes."""
@@ -151,7 +181,7 @@ class EventScanner:
             tick = int(self._ticks(data, trusted)[0])
             found = self._best_run(data, int(trusted[0]) + 1, search_end, tick)
             if found is not None:
-                kept = int(np.count_nonzero(self._next(starts[:wrong]) <= found))
+                kept = int(np.count_nonzero(self._next(data, starts[:wrong]) <= found))
         if found is None:
             self._synced = False
             return wrong, place, True
@@ -186,8 +216,8 @@ class EventScanner:
         """Whether a run of right events begins at each of the places ``first .. end - 1``, and the time it takes."""
         places = np.arange(first, min(len(data), end + self._judge_bytes))
         size = len(places)
-        whole = self._next(places) <= first + size
-        nexts = np.append(np.where(whole, self._next(places) - first, size), size)
+        whole = self._next(data, places) <= first + size
+        nexts = np.append(np.where(whole, self._next(data, places) - first, size), size)
         ticks = np.zeros(size + 1, np.int64)
         right = np.zeros(size + 1, np.bool_)
         ticks[:-1][whole] = self._ticks(data, places[whole])
@@ -211,11 +241,11 @@ class EventScanner:
         """Offset behind the first ``kept`` of these events, which begin at ``at``."""
         if not kept:
             return at
-        return int(starts[kept]) if kept < len(starts) else int(self._next(starts[-1:])[0])
+        return int(starts[kept]) if kept < len(starts) else int(self._next(data, starts[-1:])[0])
 
     def _events(self, data: U8, starts: Offsets, origin: int, after_loss: bool) -> Events:
         second = data[starts + 1]
-        ends = self._next(starts)
+        ends = self._next(data, starts)
         return Events(
             second & LOW_BITS,
             data[starts] & LOW_BITS,
@@ -225,25 +255,30 @@ class EventScanner:
             after_loss,
         )
 
-    def _next(self, starts: Offsets) -> Offsets:
+    def _next(self, data: U8, starts: Offsets) -> Offsets:
         """Offset behind the event that begins at each start; beyond the data where the event is not whole."""
-        return starts + self._bytes if self._time != "delta" else self._ends_of_deltas[starts]
+        return starts + self._bytes if self._time != "delta" else self._ends_of_deltas(data, starts)
 
-    def _find_ends(self, data: U8) -> Offsets:
-        """For every offset, where a step event that began there would end: behind the first byte with bit 7 set."""
-        places = np.arange(len(data) + self._longest)
-        marks = np.full(len(places), 2 * len(places))
-        high = np.flatnonzero(data >= 0x80)
-        marks[high] = high
-        first_high = np.minimum.accumulate(marks[::-1])[::-1]
-        # No last group in four: either the rest has yet to come, or this is no event, which ``_marked`` will tell.
-        ends: Offsets = np.minimum(first_high[2:] + 1, places[:-2] + self._longest)
+    def _ends_of_deltas(self, data: U8, starts: Offsets) -> Offsets:
+        """Where a step event that began at each start would end: behind the first group with bit 7 set."""
+        ends = starts + self._bytes
+        open_end = np.arange(len(starts))
+        for _ in range(MAX_DELTA_BYTES - 1):
+            last = ends[open_end] - 1
+            within = last < len(data)
+            # No last group in four: either the rest has yet to come, or this is no event, which ``_marked`` will tell.
+            ended = np.zeros(len(open_end), np.bool_)
+            ended[within] = data[last[within]] >= 0x80
+            open_end = open_end[~ended]
+            if not len(open_end):
+                break
+            ends[open_end] += 1
         return ends
 
     def _ticks(self, data: U8, starts: Offsets) -> Offsets:
         ticks = np.zeros(len(starts), np.int64)
         if self._time == "delta":
-            last = self._next(starts) - 1
+            last = self._next(data, starts) - 1
             ticks += data[last] & LOW_BITS
             for group in range(1, MAX_DELTA_BYTES):
                 more = np.flatnonzero(last - starts > group + 1)
@@ -257,22 +292,31 @@ class EventScanner:
         """Starts of all whole events from ``at`` on."""
         if self._time != "delta":
             return np.arange(at, len(data) - self._bytes + 1, self._bytes)
-        size = len(data) - at
-        jump = np.append(np.minimum(self._next(np.arange(at, len(data))) - at, size), size)
-        # jumps[k] is 2**k events wide. A few wide steps, then what lies between them, for all of them together.
-        jumps = [jump]
-        for _ in range(CHAIN_ROUNDS):
-            jumps.append(jumps[-1][jumps[-1]])
-        anchors = [0]
-        while anchors[-1] < size:
-            anchors.append(int(jumps[-1][anchors[-1]]))
-        links = np.array(anchors)[:, None]
-        for narrow in jumps[:-1]:
-            links = np.concatenate([links, narrow[links]], axis=1)
-        chain = links.ravel()
-        starts: Offsets = at + chain[: int(np.searchsorted(chain, size))]
-        whole = self._next(starts[-1:]) <= len(data)
-        return starts if whole.all() else starts[:-1]
+        size, length, wire = self._bytes, len(data), data.tobytes()
+        sizes: list[int] = []
+        counts: list[int] = []
+        lows: dict[int, Offsets] = {}
+        start = at
+        while start + size <= length:
+            # A run of the shortest events, up to the first whose only group does not say that it is the last one.
+            phase = (start + 2) % size
+            if phase not in lows:
+                lows[phase] = phase + size * np.flatnonzero(data[phase::size] < 0x80)
+            found = int(lows[phase].searchsorted(start + 2))
+            run = ((int(lows[phase][found]) - 2 if found < len(lows[phase]) else length) - start) // size
+            start += run * size
+            end = start + size
+            while end < start + self._longest and (end > length or wire[end - 1] < 0x80):
+                end += 1
+            longer = end <= length
+            sizes += (size, end - start)
+            counts += (run, int(longer))
+            if not longer:
+                break
+            start = end
+        each = np.repeat(np.array(sizes, np.int64), counts)
+        starts: Offsets = at + np.cumsum(each) - each
+        return starts
 
     def _first_wrong(self, data: U8, starts: Offsets) -> int | None:
         """Index of the first event that does not follow its predecessor."""
@@ -291,5 +335,5 @@ class EventScanner:
         """Whether these whole events can be events at all: bit 7 of the first byte; a step that ends in four groups."""
         marked: np.ndarray = data[starts] >= 0x80
         if self._time == "delta":
-            marked &= data[self._next(starts) - 1] >= 0x80
+            marked &= data[self._next(data, starts) - 1] >= 0x80
         return marked

@@ -18,6 +18,8 @@ from drivers.packet import EVENT, Packet, SensorInfo
 NS_PER_MS = 1_000_000
 MAX_EVENTS = 1 << 20
 """A slice with more is handed over in parts."""
+ENOUGH_EVENTS = 4096
+"""So many that are next to each other are handed over as they are: joining them with more would copy them."""
 KEPT_BYTES = 1 << 23
 MAX_SPAN_NS = 1000 << 50
 """35 years: more is no time."""
@@ -36,7 +38,8 @@ class EventFileConfig(DriverConfig):
 
 
 class FileEvents(Driver[EventFileConfig]):
-    """One packet per ``packet_ms`` of the recording in which anything happens. The first event happens at ``open``.
+    """Packets of at most ``packet_ms`` of the recording each; dense ones come in parts. The first event happens at
+    ``open``.
 
     Times in the file never go back: an event before its predecessor gets its time and is counted as out of range.
     With ``loop`` the first event follows the last by one microsecond.
@@ -164,11 +167,11 @@ class Timeline:
                 yield from self.rest()
                 self._slice_end_ns += ((int(t_ns[at]) - self._slice_end_ns) // self._slice_ns + 1) * self._slice_ns
             end = count if t_ns[-1] < self._slice_end_ns else int(t_ns.searchsorted(self._slice_end_ns))
-            end = min(end, at + MAX_EVENTS - self._count)
+            end = min(end, at + MAX_EVENTS)
             self._parts.append(events[at:end])
             self._count += end - at
             at = end
-            if self._count == MAX_EVENTS:
+            if self._count >= ENOUGH_EVENTS:
                 yield from self.rest()
 
     def rest(self) -> Iterator[npt.NDArray[Any]]:

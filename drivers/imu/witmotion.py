@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from drivers.base import DriverConfig
 from drivers.lib.clock import sent_ns
-from drivers.lib.framing import FrameFormat, FrameScanner, Offsets, sum8
+from drivers.lib.framing import FrameFormat, FrameScanner, Offsets, steps_from, sum8
 from drivers.lib.serial_sensor import SerialConfig, SerialSensor
 from drivers.lib.timeline import Rows, Timeline
 from drivers.lib.watch import STUCK_S, Still
@@ -77,7 +77,7 @@ class RowJoiner:
         data = np.concatenate([self._data, frames.data])
         ends = np.concatenate([self._ends, frames.ends])
         kind = data[:, 1]
-        touches = np.diff(ends, prepend=-1) == FRAME_BYTES
+        touches = steps_from(-1, ends) == FRAME_BYTES
         is_acc = kind == ACCELERATION
         acc = np.flatnonzero(is_acc[:-1] & (kind[1:] == ANGULAR_RATE) & touches[1:])
         timed = (acc > 0) & (kind[acc - 1] == TIME) & touches[acc]

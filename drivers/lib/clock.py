@@ -39,8 +39,9 @@ class DeviceClock:
 
     Arrival = capture + offset + drift + delay with delay >= 0, so the least delayed arrival of each second carries the
     information: the line is laid along the lower edge of those (S. Moon, P. Skelly and D. Towsley, "Estimation and
-    removal of clock skew from network delay measurements", 1999). For a device without a counter, the number of samples at the nominal rate is the counter,
-    and the arrival is the time at which the sample's first byte left the device (``sent_ns``).
+    removal of clock skew from network delay measurements", 1999). For a device without a counter, the number of samples
+    at the nominal rate is the counter, and the arrival is the time at which the sample's first byte left the device
+    (``sent_ns``).
     """
 
     def __init__(self, tick_hz: float) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 U8: TypeAlias = npt.NDArray[np.uint8]
 Offsets: TypeAlias = npt.NDArray[np.int64]
+N = TypeVar("N", np.int64, np.float64)
 Checksum: TypeAlias = Callable[[U8, Offsets], npt.NDArray[np.bool_]]
 """(bytes, offsets of whole candidate frames in them) -> which of them carry a correct checksum."""
 
@@ -69,6 +70,10 @@ class FrameScanner:
         data = np.concatenate([self._rest, np.frombuffer(chunk, np.uint8)])
         origin = self.position - len(self._rest)
         self.position += len(chunk)
+        if self._even(data):
+            starts = np.arange(0, len(data) - length + 1, length)
+            self._rest = data[len(starts) * length :].copy()
+            return Frames(data[: len(starts) * length].reshape(-1, length), origin + starts + length)
 
         candidates = self._headers(data)
         whole = candidates[candidates + length <= len(data)]
@@ -83,6 +88,15 @@ class FrameScanner:
         self.skipped_bytes += consumed - len(starts) * length
         self._rest = data[consumed:].copy()
         return Frames(data[starts[:, None] + np.arange(length)], origin + starts + length)
+
+    def _even(self, data: U8) -> bool:
+        """Whether these bytes are frame behind frame, all right, and at most the beginning of another one."""
+        for i, (low, high) in enumerate(self.format.header):
+            column = data[i :: self.format.length]
+            if not ((column >= low) & (column <= high)).all():
+                return False
+        starts = np.arange(0, len(data) - self.format.length + 1, self.format.length)
+        return bool(self.format.checksum(data, starts).all())
 
     def _headers(self, data: U8) -> Offsets:
         """Offsets where the header is, or may be once the bytes behind the end have come."""
@@ -104,6 +118,14 @@ def _without_overlap(starts: Offsets, length: int) -> Offsets:
             kept.append(start)
             free = start + length
     return np.array(kept, np.int64)
+
+
+def steps_from(before: Any, values: npt.NDArray[N]) -> npt.NDArray[N]:
+    """What ``np.diff`` with ``prepend`` gives, in a fifth of the time: chunks are short, so calls are what costs."""
+    steps = np.empty_like(values)
+    steps[:1] = values[:1] - before
+    steps[1:] = values[1:] - values[:-1]
+    return steps
 
 
 def inside(points: Offsets, starts: Offsets, lengths: Offsets | int) -> npt.NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from drivers.lib.framing import U8, Offsets, inside
+from drivers.lib.framing import U8, Offsets, inside, steps_from
 
 MORE = 0
 """Length of a candidate that cannot be told before more bytes have come."""
@@ -137,7 +137,7 @@ class Spacing:
         first = self._last is None
         last_end, last_skipped = self._last or (int(ends[0]) - self.row_bytes, int(skipped[0]))
         self._last = int(ends[-1]), int(skipped[-1])
-        distance, damage = _steps(ends, last_end), _steps(skipped, last_skipped)
+        distance, damage = steps_from(last_end, ends), steps_from(last_skipped, skipped)
         clean = distance[int(first) :][damage[int(first) :] == 0]
         if len(clean):
             self.row_bytes = int(clean[-1])
@@ -147,12 +147,4 @@ class Spacing:
         total = np.cumsum(np.where(damage > 0, by_space, 0) + ~usable) + self._unusable
         before_usable = total[usable]
         self._unusable = int(total[-1] - (before_usable[-1] if len(before_usable) else 0))
-        return _steps(before_usable, 0)
-
-
-def _steps(values: Offsets, before: int) -> Offsets:
-    """What ``np.diff`` with ``prepend`` gives, in a fifth of the time: chunks are short, so calls are what costs."""
-    steps = np.empty_like(values)
-    steps[:1] = values[:1] - before
-    steps[1:] = values[1:] - values[:-1]
-    return steps
+        return steps_from(0, before_usable)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drivers.lib.clock import NS_PER_S, sent_ns
-from drivers.lib.framing import U8, FrameFormat, FrameScanner, Offsets
+from drivers.lib.framing import U8, FrameFormat, FrameScanner, Offsets, steps_from
 from drivers.lib.framing_variable import Spacing
 from drivers.lib.timeline import GAP_NS, Rows, Timeline
 from drivers.lib.watch import STUCK_S, Still
@@ -83,7 +83,7 @@ class ArrivalTimeline(Timeline):
         left_ns = np.minimum(rows.left_ns, rows.left_ns[-1] - np.rint(behind * self._period_ns).astype(np.int64))
         last_ns = max(0, int(left_ns[0])) if self._left_ns is None else self._left_ns
         t_ns = np.maximum(np.maximum.accumulate(left_ns), last_ns)
-        elapsed_ns = np.diff(t_ns, prepend=last_ns)
+        elapsed_ns = steps_from(last_ns, t_ns)
         by_time = np.maximum(np.rint(elapsed_ns * self._rate / NS_PER_S).astype(np.int64) - 1, 0)
         lost: Offsets = np.where((rows.missing > 0) | (elapsed_ns >= self._gap_ns), by_time, 0)
         self._left_ns = int(t_ns[-1])

@@ -21,7 +21,8 @@ from drivers.base import Disconnected, Unavailable
 from drivers.inventory import holder
 
 READ_BYTES = 4096
-"""The kernel's tty buffer: one read empties it."""
+"""The kernel's tty buffer: one read empties it, and lets the kernel fill it again with what it holds behind it."""
+MOST_READS = 16
 WRITE_TIMEOUT_S = 1.0
 GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 DEVICES = "/dev"
@@ -75,7 +76,7 @@ class SerialLink:
         try:
             # Not pyserial's read and write: they use select, which fails for descriptors from 1024 on.
             events = _wait(descriptor, select.POLLIN, timeout)
-            received = os.read(descriptor, READ_BYTES) if events else b""
+            received = _read(descriptor) if events else b""
         except BlockingIOError:
             return b"", time.monotonic_ns()
         except OSError as error:
@@ -130,6 +131,22 @@ def _wait(descriptor: int, event: int, timeout: float) -> int:
     poll = select.poll()
     poll.register(descriptor, event)
     return next((events for _, events in poll.poll(max(timeout, 0.0) * 1000)), 0)
+
+
+def _read(descriptor: int) -> bytes:
+    """What is there, or much of it. Raises BlockingIOError when there is nothing."""
+    received = part = os.read(descriptor, READ_BYTES)
+    # A terminal's buffer holds one byte less than its size.
+    for _ in range(MOST_READS):
+        if len(part) < READ_BYTES - 1:
+            break
+        try:
+            part = os.read(descriptor, READ_BYTES)
+        except OSError:
+            # What came before is good; the next read meets the same error, if it is one.
+            break
+        received += part
+    return received
 
 
 def find_port(usb_id: str, ports: Iterable[ListPortInfo]) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from drivers.lib.clock import NS_PER_S, sent_ns
 from drivers.lib.crc import crc16
-from drivers.lib.framing import Offsets
+from drivers.lib.framing import Offsets, steps_from
 from drivers.lib.timeline import CLOCK_SLACK_NS, Rows, Timeline
 from drivers.lib.watch import Still
 
@@ -127,7 +127,7 @@ class TickFrameParser:
         if len(counter):
             self._still.update(counter[:, None])
             self._last_counter = int(counter[-1])
-        steps = np.diff(counter, prepend=counter[:1] - 1 if last is None else last) % COUNTERS
+        steps = steps_from(counter[:1] - 1 if last is None else last, counter) % COUNTERS
         new = steps > 0
         values = np.ascontiguousarray(table[new, HEADER.itemsize :]).view(self._words).astype(self._integer)
         starts = np.array([frame.start for frame in found], np.int64)[new]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drivers.lib.clock import NS_PER_S, DeviceClock
-from drivers.lib.framing import Offsets
+from drivers.lib.framing import Offsets, steps_from
 
 GAP_NS = 500_000_000
 """Without a device clock, a pause this long is a loss and not a late delivery."""
@@ -92,18 +92,20 @@ class Timeline:
 
     def _by_device_time(self, rows: Rows) -> tuple[Offsets, Offsets]:
         """A sample without usable ticks is taken to follow its predecessor without a loss."""
-        known = np.concatenate([[True], rows.ticks >= 0])
-        ticks = np.concatenate([[self._last_tick], rows.ticks])
-        index = np.arange(len(known))
-        source = np.maximum.accumulate(np.where(known, index, 0))
         half = self._modulus / 2
-        steps = (np.diff(ticks[source] + (index - source) * self._period) + half) % self._modulus - half
+        steps = (steps_from(self._last_tick, self._whole(rows.ticks)) + half) % self._modulus - half
         # The newest row of a late delivery is on time, so over the whole batch the host tells how often it wrapped; the
         # row before which it did is the one with an odd step.
         passed = (int(rows.left_ns[-1]) - self._captured_ns) * self._tick_hz / NS_PER_S
         wraps = round((passed - float(steps.sum())) / self._modulus)
+        odd = np.abs(steps - self._period)
         if wraps > 0:
-            steps[int(np.abs(steps - self._period).argmax())] += self._modulus * wraps
+            steps[int(odd.argmax())] += self._modulus * wraps
+        ticks = self._last_tick + np.cumsum(steps)
+        self._last_tick = float(ticks[-1])
+        whole_ticks = np.rint(ticks).astype(np.int64)
+        if wraps <= 0 and 2 * odd.max() < self._period and not rows.missing.any():
+            return whole_ticks, np.zeros(len(ticks), np.int64)
         by_time = np.rint(steps / self._period).astype(np.int64) - 1
         # A clock that is being set jumps: beyond what the host saw pass, the host's own time is the better witness.
         # It saw pass what lies between this arrival and the capture of the row before, however late that one came.
@@ -115,9 +117,18 @@ class Timeline:
         by_host = np.rint(elapsed_ns * self._rate_hz / NS_PER_S).astype(np.int64) - 1
         by_time = np.maximum(np.where(step_ns > elapsed_ns + CLOCK_SLACK_NS, by_host, by_time), 0)
         lost = np.maximum(self.lost(by_time, rows.missing, elapsed_ns), 0)
-        ticks = self._last_tick + np.cumsum(steps)
-        self._last_tick = float(ticks[-1])
-        return np.rint(ticks).astype(np.int64), lost
+        return whole_ticks, lost
+
+    def _whole(self, ticks: Offsets) -> npt.NDArray[np.float64]:
+        """(n,) ticks where all are known: the unknown ones follow their predecessors by the nominal period."""
+        if ticks.min() >= 0:
+            return ticks.astype(np.float64)
+        known = np.concatenate([[True], ticks >= 0])
+        index = np.arange(len(known))
+        source = np.maximum.accumulate(np.where(known, index, 0))
+        filled: npt.NDArray[np.float64] = np.concatenate([[self._last_tick], ticks])[source]
+        filled += (index - source) * self._period
+        return filled[1:]
 
     def _by_count(self, rows: Rows, clock: DeviceClock) -> tuple[Offsets, Offsets]:
         """Losses from damage and pauses at once; those that left no trace when all rows have come late for a second."""

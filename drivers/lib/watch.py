@@ -137,6 +137,8 @@ class Still:
         """How many rows before the last one are like it, without a change between them."""
         if len(values) > 1 and (values[-1] != values[-2]).any():
             return 0  # as of every sensor that lives, which need not cost much
+        if len(values) == 1:
+            return self._still + 1 if self._last is not None and bool((values[0] == self._last).all()) else 0
         same = np.ones(len(values), np.bool_)
         same[1:] = (values[1:] == values[:-1]).all(axis=1)
         same[0] = self._last is not None and bool((values[0] == self._last).all())

@@ -1,90 +1,70 @@
-"""Every encoder of streams in models/encoders keeps the contract of models.base.StreamEncoder; found by itself."""
+"""Every encoder of streams keeps the contract of models.base.StreamEncoder, and the suite finds those that do not."""
 
-import importlib
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from drivers.packet import EVENT, Packet, SensorInfo
-from models.base import StreamEncoder
-from models.datasets import audio_info
-from models.registry import encoders
+from drivers.packet import Packet
+from models import contract_encoder
+from models.base import Steps
+from models.contract_check import Check, perform
+from models.encoders.audio_delta import AudioDeltaStream
+from models.registry import encoders, find_encoder
 
-MIC = audio_info(16_000.0)
-CAMERA = SensorInfo("event_camera", ("x", "y", "on"), ("px", "px", "1"), (1.0, 1.0, 1.0), 1e6)
-SECOND_NS = 1_000_000_000
-
-Cut = Callable[[np.random.Generator, int], Iterator[Packet]]
-"""A second of made signal as packets of about so many samples; the same signal for the same generator's seed."""
-
-
-def sound(rng: np.random.Generator, size: int) -> Iterator[Packet]:
-    wave = np.rint(rng.normal(0, 3000, 16_000) * np.sin(np.arange(16_000) / 2000) ** 2).astype(np.int16)[:, None]
-    for seq, start in enumerate(range(0, len(wave), size)):
-        yield Packet("mic", seq, SECOND_NS + start * 62_500, 62_500, wave[start : start + size].copy())
+CASES = [
+    (kind, check)
+    for kind in encoders("STREAM")
+    for check in contract_encoder.stream_checks(find_encoder(kind, "STREAM"), contract_encoder.SETTINGS.get(kind, {}))
+]
 
 
-def events(rng: np.random.Generator, size: int) -> Iterator[Packet]:
-    data = np.zeros(5000, EVENT)
-    data["t_ns"] = SECOND_NS + np.sort(rng.integers(0, SECOND_NS, 5000))
-    data["x"], data["y"], data["on"] = (rng.integers(0, most, 5000) for most in (128, 128, 2))
-    for seq, start in enumerate(range(0, len(data), size)):
-        part = data[start : start + size].copy()
-        yield Packet("eyes", seq, int(part["t_ns"][0]), 0, part)
+@pytest.mark.parametrize(("kind", "check"), CASES, ids=[f"{kind}: {check.name}" for kind, check in CASES])
+def test_contract(kind: str, check: Check) -> None:
+    outcome = perform(check)
+    assert outcome.outcome == "passed", f"{kind}: {outcome.reason}"
 
 
-SIGNALS: dict[str, tuple[SensorInfo, Cut, dict[str, int]]] = {
-    "audio_delta": (MIC, sound, {}),
-    "event_bins": (CAMERA, events, {"width": 128, "height": 128, "pool": 8}),
-}
+class _Drops(AudioDeltaStream):
+    """What does not fill a step is forgotten."""
+
+    def push(self, packet: Packet) -> Steps:
+        steps = super().push(packet)
+        self._held = self._held[-1:]
+        return steps
 
 
-@pytest.fixture(params=encoders("STREAM"))
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+class _ArrivalTime(AudioDeltaStream):
+    def push(self, packet: Packet) -> Steps:
+        return replace(super().push(packet), t0_ns=packet.t0_ns)
 
 
-def made(kind: str) -> tuple[StreamEncoder, Cut]:
-    info, cut, settings = SIGNALS[kind]
-    encoder_class = importlib.import_module(f"models.encoders.{kind}").STREAM
-    encoder: StreamEncoder = encoder_class(encoder_class.Config(**settings), info)
-    return encoder, cut
+class _Wider(AudioDeltaStream):
+    def push(self, packet: Packet) -> Steps:
+        steps = super().push(packet)
+        return replace(steps, raster=steps.raster[:, :-1])
 
 
-def steps_of(kind: str, size: int) -> tuple[np.ndarray, list[int]]:
-    encoder, cut = made(kind)
-    rasters, begins = [np.zeros((0, encoder.features), np.uint8)], []
-    for packet in cut(np.random.default_rng(5), size):
-        steps = encoder.push(packet)
-        rasters.append(steps.raster)
-        begins += [steps.t0_ns + i * encoder.step_ns for i in range(len(steps.raster))]
-    return np.concatenate(rasters), begins
+class _AlwaysFresh(AudioDeltaStream):
+    def push(self, packet: Packet) -> Steps:
+        return replace(super().push(packet), fresh=True)
 
 
-@pytest.mark.parametrize("size", [1, 37, 160, 5000])
-def test_packets_of_any_size_give_the_same_steps_at_the_same_times(kind: str, size: int) -> None:
-    raster, begins = steps_of(kind, size)
-    whole, expected = steps_of(kind, 100_000)
-    assert np.array_equal(raster, whole)
-    assert begins == expected
-    assert set(np.unique(whole)) == {0, 1}
-    assert len(whole) > 50
+class _NeverFresh(AudioDeltaStream):
+    def push(self, packet: Packet) -> Steps:
+        return replace(super().push(packet), fresh=packet.seq == 0)
 
 
-def test_steps_follow_each_other(kind: str) -> None:
-    encoder, _ = made(kind)
-    _, begins = steps_of(kind, 64)
-    assert set(np.diff(begins)) == {encoder.step_ns}
-
-
-def test_only_the_beginning_is_fresh_until_a_long_gap(kind: str) -> None:
-    encoder, cut = made(kind)
-    packets = list(cut(np.random.default_rng(5), 400))
-    assert [encoder.push(packet).fresh for packet in packets] == [True, *[False] * (len(packets) - 1)]
-    last = packets[-1]
-    later = last.t0_ns + 5 * SECOND_NS
-    data = last.data.copy()
-    if last.dt_ns == 0:
-        data["t_ns"] += 5 * SECOND_NS
-    assert encoder.push(Packet(last.sensor, last.seq + 9, later, last.dt_ns, data)).fresh
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (_Drops, "packets of any size give the same steps at the same times"),
+        (_ArrivalTime, "packets of any size give the same steps at the same times"),
+        (_Wider, "steps follow each other without a hole"),
+        (_AlwaysFresh, "only the beginning is fresh, until a long gap"),
+        (_NeverFresh, "only the beginning is fresh, until a long gap"),
+        (object, "has a Config that refuses unknown keys and survives a manifest"),
+    ],
+)
+def test_what_is_wrong_is_found(wrong: type, name: str) -> None:
+    check = next(check for check in contract_encoder.stream_checks(wrong, {}) if check.name == name)
+    assert perform(check).outcome == "failed"

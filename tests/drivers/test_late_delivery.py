@@ -195,7 +195,9 @@ def test_a_sensor_that_nobody_read_for_seconds_lost_nothing(port: tuple[str, Cal
     assert np.ptp(off_ms) < 100
 
 
-def fed(driver: Bno08xRvc | SerialPcm, write: Callable[[bytes], int], frames: list[bytes], each_s: float) -> list[Packet]:
+def fed(
+    driver: Bno08xRvc | SerialPcm, write: Callable[[bytes], int], frames: list[bytes], each_s: float
+) -> list[Packet]:
     """What a driver gives while these frames come at their pace."""
     packets: list[Packet] = []
     begin_s = time.monotonic()

@@ -137,7 +137,7 @@ def test_chains_equal_torch_or_are_refused_for_their_padding() -> None:
         try:
             mine = composed(nodes, x, shape)
         except BadModel as error:
-            assert "padding behind overlapping windows" in str(error)  # noqa: PT017  # both ends are counted
+            assert "padding behind overlapping windows" in str(error)  # both ends are counted
             refused += 1
             continue
         exact += 1

@@ -9,15 +9,11 @@ from drivers.packet import SensorInfo
 from models.backends.reference import ReferenceBackend
 from models.base import BackendUnavailable, BadModel
 from models.registry import backends, encoders, make_backend, make_encoder
-from tests.models import networks
+from tests.models import networks, thirdparty
 
 
 def install(folder: Path, group: str, target: str) -> None:
-    """A third party's distribution, as pip would leave it."""
-    info = folder / "thirdparty-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\nvendor = {target}\n")
+    thirdparty.install(folder, {group: {"vendor": target}})
     (folder / "broken_vendor.py").write_text("VALUE = 1 / 0\n")
 
 
