@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS_TO_RUN ?=
 
-.PHONY: run test check kill failover fuzz soak replug format train-spoken-digits train-activity clean help
+.PHONY: run test check kill failover exact lava fuzz soak replug format train-spoken-digits train-activity clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,13 @@ soak: $(STAMP) ## five sensors at full speed under a real agent for ten minutes:
 
 replug: $(STAMP) ## a sensor unplugged and plugged in again 1000 times: back within 1 s each time, nothing left over
 	$(BIN)/axond bench replug --cycles 1000 --json
+
+exact: $(STAMP) ## 1 000 random networks: the same spikes and state on reference, ONNX Runtime and TFLite
+	AXOND_NETWORKS=1000 $(BIN)/python -m pytest tests/models/test_same_spikes.py
+
+lava: $(STAMP) ## install Lava (needs Python 3.10), then 50 random networks and the contract suite on it
+	$(BIN)/axond lava install
+	AXOND_LAVA_NETWORKS=50 $(BIN)/python -m pytest tests/models/test_lava.py tests/agent/test_lava_command.py tests/contract/test_backend.py -k lava
 
 fuzz: $(STAMP) ## a million damaged inputs into every parser (an hour)
 	$(BIN)/python -m tests.drivers.fuzz_parsers

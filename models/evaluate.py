@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models import float_network, nir_graph
-from models.base import Backend, BadModel
+from models import nir_graph
+from models.base import Backend, BadModel, Encoder
 from models.bundle import Bundle
+from models.calibrate import float_decisions
 from models.datasets import Recording, live_window
 from models.registry import make_encoder
-
-_FLOAT_BATCH = 64
+from models.window import WindowSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,14 @@ def evaluate(bundle: Bundle, backend: Backend, recordings: list[Recording]) -> E
     if not recordings:
         raise BadModel("the data has no recordings")
     encoder = make_encoder(bundle, recordings[0].info)
-    rasters = np.zeros((len(recordings), *encoder.shape), np.uint8)
+    rasters, heard, encoder_us = encode(recordings, encoder, bundle.windows)
     decided = np.full(len(recordings), -1)
-    infer_ns, encode_ns = [], []
-    for i, recording in enumerate(recordings):
-        if recording.info != recordings[0].info:
-            raise BadModel(f"{recording.name}: another rate or other channels than {recordings[0].name}")
-        window = live_window(recording, bundle.windows)
-        if window is None:
-            continue
+    infer_ns = []
+    for i in np.flatnonzero(heard):
         start_ns = time.perf_counter_ns()
-        encoder.encode(window, rasters[i])
-        encoded_ns = time.perf_counter_ns()
         decided[i] = int(backend.infer(rasters[i]).sum(axis=0).argmax())
-        infer_ns.append(time.perf_counter_ns() - encoded_ns)
-        encode_ns.append(encoded_ns - start_ns)
+        infer_ns.append(time.perf_counter_ns() - start_ns)
     truth = np.array([labels.index(r.label) for r in recordings])
-    heard = decided >= 0
     by_float = _decide_float(bundle, rasters)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(confusion, (truth[heard], decided[heard]), 1)
@@ -75,16 +66,31 @@ def evaluate(bundle: Bundle, backend: Backend, recordings: list[Recording]) -> E
         confusion=confusion,
         groups=groups,
         backend_us=float(np.median(infer_ns)) / 1e3 if infer_ns else 0.0,
-        encoder_us=float(np.median(encode_ns)) / 1e3 if encode_ns else 0.0,
+        encoder_us=encoder_us,
         disagreements=int(((by_float != decided) & heard).sum()),
     )
 
 
+def encode(
+    recordings: list[Recording], encoder: Encoder, spec: WindowSpec
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], float]:
+    """Rasters (n, steps, features) of the windows that a live pipeline would cut, in which recordings one began, and
+    the median time of encoding one, in us. Raises BadModel if a recording does not fit."""
+    rasters = np.zeros((len(recordings), *encoder.shape), np.uint8)
+    heard = np.zeros(len(recordings), np.bool_)
+    encode_ns = []
+    for i, recording in enumerate(recordings):
+        if recording.info != recordings[0].info:
+            raise BadModel(f"{recording.name}: another rate or other channels than {recordings[0].name}")
+        window = live_window(recording, spec)
+        if window is not None:
+            start_ns = time.perf_counter_ns()
+            encoder.encode(window, rasters[i])
+            encode_ns.append(time.perf_counter_ns() - start_ns)
+            heard[i] = True
+    return rasters, heard, float(np.median(encode_ns)) / 1e3 if encode_ns else 0.0
+
+
 def _decide_float(bundle: Bundle, rasters: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     bundle.artefact("network.nir")
-    network = nir_graph.read(bundle.path / "network.nir")
-    parts = [
-        float_network.run(network, rasters[i : i + _FLOAT_BATCH]).readout.argmax(axis=1)
-        for i in range(0, len(rasters), _FLOAT_BATCH)
-    ]
-    return np.concatenate(parts).astype(np.int64)
+    return float_decisions(nir_graph.read(bundle.path / "network.nir"), rasters)

@@ -112,3 +112,19 @@ class _Survey:
         self._bytes += math.prod(item.shape or ()) * item.dtype.itemsize
         if self._bytes > MAX_ARRAY_BYTES:
             raise BadModel(f"{self._where}: {name} declares {item.shape}, more than {MAX_ARRAY_BYTES} bytes in all")
+
+
+def with_dt(path: Path, dt_s: float) -> bytes:
+    """The content of ``path``, a graph that ``read_graph`` takes, stating the time step ``dt_s``. Raises BadModel."""
+    import h5py
+
+    out = io.BytesIO(_content(path))
+    try:
+        with h5py.File(out, "r+") as file:
+            metadata = file["node"].require_group("metadata")
+            if "dt" in metadata:
+                del metadata["dt"]
+            metadata["dt"] = dt_s
+    except _FAULTS as error:
+        raise BadModel(f"{path}: cannot take the time step ({_one_line(error)})") from error
+    return out.getvalue()

@@ -130,9 +130,10 @@ def _effects(layer: FloatLayer, granularity: Granularity, where: str) -> tuple[F
 
 
 def _onto_threshold(layer: FloatLayer, scale: Floats) -> Floats:
-    """The nearest scale at which a row's threshold is a whole number, where its neurons have one threshold in common.
+    """The next smaller scale at which a row's threshold is a whole number, where its neurons have one threshold in common.
 
-    A threshold that is off by a part is as wrong as all weights of its neuron; the largest weight alone is not.
+    A threshold that is off by a part is as wrong as all weights of its neuron together; a grid that ends a little
+    above the largest weight costs next to nothing.
     """
     if layer.threshold is None:
         return scale
@@ -141,7 +142,8 @@ def _onto_threshold(layer: FloatLayer, scale: Floats) -> Floats:
     if not uniform and ((rows != rows[:, :1]).any() or (scale == scale[0]).all()):
         return scale
     value = rows[:, 0] * scale * (1 << (WEIGHT_SHIFT - THRESHOLD_SHIFT))
-    whole = np.rint(value)
+    whole = np.floor(value + 1e-4)
+    # Weights trained on the grid come with thresholds that are whole but for their own rounding: those stay.
     usable = (whole >= 1) & (np.abs(value - whole) > 1e-4 * value)
     return np.where(usable, scale * whole / np.where(usable, value, 1), scale)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from drivers.packet import SensorInfo
 from models.base import Backend, BackendUnavailable, BadModel, Encoder, ModelError, StreamEncoder
-from models.bundle import MANIFEST, Bundle, first_error, load
+from models.bundle import MANIFEST, Bundle, Manifest, first_error, load
 
 _ENCODER_GROUPS = {"ENCODER": "axond.encoders", "STREAM": "axond.stream_encoders"}
 ZOO = Path(__file__).parent / "zoo"
@@ -89,25 +89,44 @@ def find_encoder(kind: str, attribute: str = "ENCODER") -> Any:
 
 def make_encoder(bundle: Bundle, info: SensorInfo) -> Encoder:
     """The bundle's encoder for a sensor. Raises BadModel if kind or settings are wrong or the sensor does not fit."""
-    found, config = _encoder_class(bundle, info, "ENCODER")
-    encoder: Encoder = found(config, info, bundle.windows.samples)
-    _check_features(bundle, encoder.shape[1])
+    return encoder_for(bundle.manifest, bundle.network.features, info, str(bundle.path / MANIFEST))
+
+
+def encoder_for(manifest: Manifest, features: int, info: SensorInfo, where: str) -> Encoder:
+    """The same for a manifest that is in no bundle (yet), and a network of so many features. Raises BadModel."""
+    found, config = _encoder_class(manifest, info, "ENCODER", where)
+    if manifest.window is None:
+        raise BadModel(f"{where}: decides on a stream, step by step; it has no windows")
+    encoder: Encoder = found(config, info, manifest.window.samples)
+    _check_features(encoder.shape[1], features, where)
     return encoder
 
 
 def make_stream_encoder(bundle: Bundle, info: SensorInfo) -> StreamEncoder:
     """The same for a bundle that decides on a stream. Raises BadModel."""
-    found, config = _encoder_class(bundle, info, "STREAM")
+    return stream_encoder_for(bundle.manifest, bundle.network.features, info, str(bundle.path / MANIFEST))
+
+
+def stream_encoder_for(manifest: Manifest, features: int, info: SensorInfo, where: str) -> StreamEncoder:
+    """As ``encoder_for``. Raises BadModel."""
+    found, config = _encoder_class(manifest, info, "STREAM", where)
     encoder: StreamEncoder = found(config, info)
-    _check_features(bundle, encoder.features)
+    _check_features(encoder.features, features, where)
     return encoder
 
 
-def _encoder_class(bundle: Bundle, info: SensorInfo, attribute: str) -> tuple[Any, Any]:
-    """The class of a bundle's encoder and its configuration."""
-    manifest = bundle.manifest
+def encoder_settings(kind: str, attribute: str = "ENCODER") -> Any:
+    """The pydantic model of an encoder's settings. Raises BadModel for an unknown kind."""
+    found = _find("encoders", kind, attribute, BadModel, _ENCODER_GROUPS[attribute])
+    if found is None:
+        purpose = "windows" if attribute == "ENCODER" else "a stream (state 'carry')"
+        raise BadModel(f"no encoder {kind!r} for {purpose}; there are {', '.join(encoders(attribute))}")
+    return found.Config
+
+
+def _encoder_class(manifest: Manifest, info: SensorInfo, attribute: str, where: str) -> tuple[Any, Any]:
+    """The class of an encoder and its configuration."""
     wanted = manifest.input
-    where = bundle.path / MANIFEST
     if (info.family, list(info.channels), info.rate_hz) != (wanted.family, wanted.channels, wanted.rate_hz):
         raise BadModel(
             f"model {manifest.name!r} wants {_describe(wanted.family, wanted.channels, wanted.rate_hz)}, "
@@ -115,24 +134,20 @@ def _encoder_class(bundle: Bundle, info: SensorInfo, attribute: str) -> tuple[An
         )
     settings = dict(manifest.encoder)
     kind = settings.pop("kind", None)
-    found = find_encoder(kind, attribute) if isinstance(kind, str) else None
-    if found is None:
-        purpose = "windows" if attribute == "ENCODER" else "a stream (state 'carry')"
-        raise BadModel(
-            f"{where}: encoder.kind: no encoder {kind!r} for {purpose}; there are {', '.join(encoders(attribute))}"
-        )
     try:
-        return found, found.Config.model_validate(settings)
+        if not isinstance(kind, str):
+            raise BadModel("expected the name of an encoder")
+        config = encoder_settings(kind, attribute).model_validate(settings)
+    except BadModel as error:
+        raise BadModel(f"{where}: encoder.kind: {error}") from error
     except ValidationError as error:
         raise BadModel(f"{where}: encoder: {first_error(error)}") from error
+    return _find("encoders", kind, attribute, BadModel, _ENCODER_GROUPS[attribute]), config
 
 
-def _check_features(bundle: Bundle, features: int) -> None:
-    if features != bundle.network.features:
-        raise BadModel(
-            f"{bundle.path / MANIFEST}: the encoder gives {features} features, the network takes "
-            f"{bundle.network.features}"
-        )
+def _check_features(given: int, wanted: int, where: str) -> None:
+    if given != wanted:
+        raise BadModel(f"{where}: the encoder gives {given} features, the network takes {wanted}")
 
 
 def _describe(family: str, channels: object, rate_hz: float) -> str:

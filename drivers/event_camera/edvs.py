@@ -116,8 +116,8 @@ class Edvs(Driver[EdvsConfig]):
             "hot_pixel", f"{STUCK_EVENTS} events in a row came from one pixel", STUCK_EVENTS / 5, self.counters
         )
         self._bytes_ns = now_ns
-        self._idle_ns = 0
-        """For how long reads have found nothing."""
+        self._looked_ns = now_ns
+        """When a read last found nothing."""
         self._begun = False
         self._lost_bytes = 0
         self._seq = 0
@@ -170,10 +170,12 @@ class Edvs(Driver[EdvsConfig]):
             if received:
                 pieces.append(received)
                 size += len(received)
-                self._clock.arrived(Arrival(self._scanner.position + size, now_ns, self._idle_ns >= QUIET_NS))
-                self._bytes_ns, self._idle_ns = now_ns, 0
+                # Nothing had come for a while when last looked, which was just before.
+                waited = self._looked_ns - self._bytes_ns >= QUIET_NS >= now_ns - self._looked_ns
+                self._clock.arrived(Arrival(self._scanner.position + size, now_ns, waited))
+                self._bytes_ns = now_ns
             else:
-                self._idle_ns += now_ns - begin_ns
+                self._looked_ns = now_ns
             if now_ns >= end_ns:
                 break
         return b"".join(pieces), arrival_ns

@@ -19,7 +19,7 @@ class Arrival:
     """Stream position behind the bytes of one read."""
     at_ns: int
     waited: bool
-    """Before these bytes the host saw the line idle, so they arrive just then; others may have waited themselves."""
+    """The host looked just before and saw an idle line, so these bytes have just come; others may have waited."""
 
 
 class EventClock:

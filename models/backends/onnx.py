@@ -11,12 +11,10 @@ import numpy.typing as npt
 
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
+from models.compile.onnx_check import check
 from models.network import Network
 
 _TYPES = {"tensor(uint8)": np.dtype(np.uint8), "tensor(int64)": np.dtype(np.int64)}
-_EXTERNAL = b"\x0a\x08location"
-"""The key of a tensor outside the file, as protobuf writes it; no graph of axond has a name like that."""
-
 NOT_INSTALLED = "onnxruntime is not installed: pip install 'axond[onnx]'"
 
 STEP, WINDOW = "model.onnx", "model.window.onnx"
@@ -62,17 +60,19 @@ class OnnxBackend(Backend):
             import onnxruntime
         except ImportError as error:
             raise BackendUnavailable(NOT_INSTALLED) from error
-        if _EXTERNAL in model:
-            raise BadModel(f"{where}: {name} refers to tensors in other files; a bundle's graph must be whole")
+        check(model, f"{where}: {name}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         self._failures = _failures()
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except self._failures as error:
-            raise BadModel(f"{where}: onnxruntime refuses {name}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise BadModel(f"{where}: onnxruntime refuses {name}: {reason}") from error
         found = {
             value.name: (tuple(value.shape), _TYPES.get(value.type))
             for value in (*session.get_inputs(), *session.get_outputs())
@@ -166,9 +166,10 @@ class OnnxBackend(Backend):
 def _failures() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    # The last where it quotes a damaged name.
     return (
         state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented,
-        state.RuntimeException, state.EPFail, state.NoSuchFile,
+        state.RuntimeException, state.EPFail, state.NoSuchFile, UnicodeDecodeError,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from drivers.event_camera.edvs import Arrival, EventClock
+from drivers.event_camera.edvs_clock import Arrival, EventClock
 from drivers.event_camera.edvs_events import EventScanner, Time
 from drivers.lib.clock import BITS_PER_BYTE_8N1, NS_PER_S
 from drivers.lib.framing import Offsets
