@@ -153,8 +153,6 @@ class Pipeline:
             session.warm_up()
             while True:
                 beat()
-                if isinstance(session, Stream):
-                    self._kept.offer(session.checkpoint)
                 item = self.mailbox.get(0 if stop.is_set() else GET_TIMEOUT_S)
                 if item is None:
                     if stop.is_set():
@@ -166,6 +164,8 @@ class Pipeline:
                     self._watch_backend()
                     self._report(inference, arrived_ns, taken_ns)
                 self.info.given_up_samples = session.given_up_samples
+                if isinstance(session, Stream):
+                    self._kept.offer(session.checkpoint)
             if isinstance(session, Stream):
                 self._kept.finish(session.checkpoint())
         except _Stopped:

@@ -106,6 +106,8 @@ class Steps:
     """The stream began, or began anew after a gap; what came in between is not in these steps."""
     lost: int = 0
     """Samples known to be missing in these steps, made up by holding the last value."""
+    given_up: int = 0
+    """Samples that no step shows, because the stream began anew before theirs was whole."""
 
 
 class StreamEncoder(Protocol):

@@ -1,6 +1,7 @@
 """Turn a trained graph into a self-testing bundle. Needs the extra ``build``."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def build_graph(
     text = card or _card(manifest, chosen, right, 0 if samples is None else len(samples.truth)).encode()
     content = with_dt(graph, floats.dt_s)
     return Built(assemble(out, manifest, content, text, made), chosen, results, right, reach)
+
+
+def size(graph: Path, dt_s: float | None) -> tuple[int, int]:
+    """Inputs and outputs of the network in ``graph``. Raises BadModel."""
+    layers = nir_graph.read(graph, dt_s).layers
+    first, last = layers[0], layers[-1]
+    inputs = first.w_in.shape[1] if first.conv is None else math.prod(first.conv.in_shape)
+    return int(inputs), len(last.bias)
 
 
 def _result(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from models import batch, float_network
 from models.base import BadModel
 from models.float_network import FloatLayer, FloatNetwork
+from models.linear import Floats
 from models.network import Layer, Network, check
 from models.quantize import Bits, Granularity, Rounding, quantize_layer
 
@@ -52,12 +53,13 @@ def calibrate(network: FloatNetwork, granularity: Granularity, bits: Bits, raste
     if rasters is None:
         first = [_candidate(layer, (granularity, bits), 1.0, None, None) for layer in network.layers]
         return _quantized(first, granularity, bits, 0.0)
-    x: npt.NDArray[np.generic] | None = spread(network, rasters)
-    trace = float_network.run(network, spread(network, rasters))
+    some = spread(network, rasters)
+    x: npt.NDArray[np.generic] | None = some
+    trace = float_network.run(network, some)
     chosen: list[_Candidate] = []
     differ = cells = 0
     for i, layer in enumerate(network.layers):
-        wanted = trace.v_last if layer.threshold is None else trace.spikes[i]
+        wanted = trace.v_last if layer.threshold is None else trace.spikes[i].astype(np.float64)
         found: list[_Candidate] = []
         for clip in CLIPS:
             try:
@@ -79,7 +81,7 @@ def _candidate(
     choice: tuple[Granularity, Bits],
     clip: float,
     x: npt.NDArray[np.generic] | None,
-    wanted: npt.NDArray[np.generic] | None,
+    wanted: Floats | None,
 ) -> _Candidate:
     made, loss = quantize_layer(layer, *choice, clip)
     check(Network((made,)))
@@ -106,7 +108,8 @@ def spread(network: FloatNetwork, rasters: Rasters) -> Rasters:
     """Evenly spread ones of ``rasters``, as many as calibration looks at."""
     widest = max(rasters.shape[2], *(len(layer.bias) for layer in network.layers))
     most = min(CALIBRATION_RASTERS, max(1, batch.MOST_CELLS // (rasters.shape[1] * widest)))
-    return rasters[np.unique(np.linspace(0, len(rasters) - 1, most).round().astype(int))]
+    taken: Rasters = rasters[np.unique(np.linspace(0, len(rasters) - 1, most).round().astype(int))]
+    return taken
 
 
 def temperature(potentials: npt.NDArray[np.int64], labels: Labels | None) -> float:

@@ -5,6 +5,7 @@ and answers as JSON lines through a socket pair, one in flight, each with a dead
 """
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import mmap
@@ -25,6 +26,9 @@ TAIL_BYTES = 4096
 """What is kept of the child's output, for the sentence about its end."""
 LAST_WORDS_S = 0.1
 """How long a child that has hung up may take to end by itself, and a killed one to be gone."""
+_MFD_CLOEXEC, _MFD_ALLOW_SEALING, _F_ADD_SEALS, _F_SEAL_SHRINK = 1, 2, 1033, 2
+_PIDFD_OPEN = 434
+"""Python's own names for these are missing where it was built for older systems, as that of uv was until 2026."""
 REAP_S = 5.0
 """A killed process that still is not gone then hangs in the kernel; nobody can do more about it."""
 
@@ -94,12 +98,12 @@ class Child:
         self._process = None
 
     def _spawn(self) -> None:
-        memory_fd = os.memfd_create("axond", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        memory_fd = _call_system("memfd_create", b"axond", _MFD_CLOEXEC | _MFD_ALLOW_SEALING)
         with contextlib.ExitStack() as theirs:
             theirs.callback(os.close, memory_fd)
             os.ftruncate(memory_fd, max(1, self._shared_bytes))
             # Memory that the child could shrink would be a SIGBUS here.
-            fcntl.fcntl(memory_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            fcntl.fcntl(memory_fd, _F_ADD_SEALS, _F_SEAL_SHRINK)
             self._memory = mmap.mmap(memory_fd, max(1, self._shared_bytes))
             self._talk, their_talk = socket.socketpair()
             self._closing.callback(self._talk.close)
@@ -121,7 +125,7 @@ class Child:
                 pass_fds=fds,
                 start_new_session=True,
             )
-        self._exited = os.pidfd_open(self._process.pid)
+        self._exited = _call_system("syscall", _PIDFD_OPEN, self._process.pid, 0)
         self._closing.callback(os.close, self._exited)
         self._tail = b""
         self._poll = select.poll()
@@ -231,6 +235,15 @@ class Child:
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-process.pid, 0)
+
+
+def _call_system(name: str, *arguments: int | bytes) -> int:
+    """The descriptor that a function of the C library answers. Raises OSError."""
+    descriptor: int = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return descriptor
 
 
 def _signal_name(number: int) -> str:

@@ -155,13 +155,18 @@ class Runner(Backend):
         return lambda: load_kind(bundle, kind, isolate=isolate)
 
     def _load_from(self, first: int) -> None:
-        """Use the first usable kind from rank ``first`` on. Raises what the last one raised, with all reasons."""
-        last: ModelError = BackendUnavailable("no backend is left")
-        for rank in range(first, len(self._order)):
+        """Use the first usable kind from rank ``first`` on, then from the first one on.
+
+        Raises with all reasons: BadModel if none of the kinds can ever run this bundle, else BackendUnavailable.
+        """
+        last: ModelError = BackendUnavailable("no backend is named")
+        may_come_back = False
+        for rank in (*range(first, len(self._order)), *range(first)):
             try:
                 self._backend = self._kind_loader(rank)()
             except (BackendUnavailable, BadModel) as error:
                 self._useless[rank], last = str(error), error
+                may_come_back |= isinstance(error, BackendUnavailable)
             else:
                 self._rank = rank
                 self._useless.pop(rank, None)
@@ -169,7 +174,8 @@ class Runner(Backend):
         if len(self._order) == 1:
             raise last
         reasons = "; ".join(f"{self._order[rank]}: {reason}" for rank, reason in sorted(self._useless.items()))
-        raise type(last)(f"no backend is usable: {reasons}") from last
+        kind = BackendUnavailable if may_come_back else BadModel
+        raise kind(f"no backend is usable: {reasons}") from last
 
     def _failed(self, reason: str) -> None:
         """The backend in use is lost: somebody else takes its place, at once."""
@@ -185,8 +191,7 @@ class Runner(Backend):
         if self._spare:
             (self._rank, self._backend), self._spare = self._spare, None
         else:
-            # The last of the order: from the first again, with a fresh child.
-            self._load_from(self._rank + 1 if self._rank + 1 < len(self._order) else 0)
+            self._load_from(self._rank + 1)
 
     def _tend(self) -> None:
         """Between two calls: take over what was loaded in the background, and ask for what is due. Never waits."""

@@ -101,7 +101,8 @@ class Isolated(Backend):
         self._child = child = Child(command, size, self._kind)
         try:
             child.start(START_DEADLINE_S)
-            spec = child.call({"load": str(bundle.path.resolve()), "kind": self._kind}, LOAD_DEADLINE_S)
+            wanted = {"load": str(bundle.path.resolve()), "digest": bundle.digest, "kind": self._kind}
+            spec = child.call(wanted, LOAD_DEADLINE_S)
         except (BackendUnavailable, BadModel):
             self.close()
             raise
@@ -163,9 +164,11 @@ def _serve_backend(buffer: memoryview) -> Handle:
     backend: Backend | None = None
     shared: _Shared | None = None
 
-    def load(kind: str, path: str) -> dict[str, Any]:
+    def load(kind: str, path: str, digest: str) -> dict[str, Any]:
         nonlocal backend, shared
         bundle = bundles.load(Path(path))
+        if bundle.digest != digest:  # the shared memory is laid out for the other one
+            raise BadModel(f"{path}: is another bundle by now than the one that was loaded; start axond again")
         shared = _shared(buffer, bundle.network)
         backend = make_backend(kind)
         spec = backend.load(bundle)
@@ -181,7 +184,7 @@ def _serve_backend(buffer: memoryview) -> Handle:
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         try:
             if "load" in request:
-                return load(request["kind"], request["load"])
+                return load(request["kind"], request["load"], request["digest"])
             return infer(request["steps"], request["trace"])
         except BadModel as error:
             return {"bad_model": str(error)}

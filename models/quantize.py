@@ -130,7 +130,7 @@ def _effects(layer: FloatLayer, granularity: Granularity, where: str) -> tuple[F
 
 
 def _onto_threshold(layer: FloatLayer, scale: Floats) -> Floats:
-    """The next smaller scale at which a row's threshold is a whole number, where its neurons have one threshold in common.
+    """The next smaller scale at which a row's threshold is whole, where its neurons have one in common.
 
     A threshold that is off by a part is as wrong as all weights of its neuron together; a grid that ends a little
     above the largest weight costs next to nothing.

@@ -31,6 +31,9 @@ class Stream:
         self._neurons = bundle.network.neurons
         self._readout = bundle.manifest.readout_steps
         self.given_up_samples = 0
+        """Samples of begun steps that a long gap ended before they were whole."""
+        self._lost = 0
+        """Samples missing in steps that no inference has told of yet."""
         self._rest()
         self._end_ns: int | None = None
 
@@ -46,8 +49,12 @@ class Stream:
         """Take a packet; yield an inference for each time step that it completes."""
         steps = self._encoder.push(packet)
         encoded_ns = time.monotonic_ns()
+        self._lost += steps.lost
+        self.given_up_samples += steps.given_up
         if steps.fresh:
             self._bridge(steps.t0_ns)
+            # The next gap may come before the first step is whole.
+            self._end_ns = steps.t0_ns
         if not len(steps.raster):
             return
         outputs = self._backend.infer(steps.raster, self._state)
@@ -81,6 +88,7 @@ class Stream:
         self, steps: Steps, sums: npt.NDArray[np.int64], encoded_ns: int, inferred_ns: int
     ) -> Iterator[Inference]:
         spikes = np.count_nonzero(steps.raster, axis=1).tolist()
+        lost, self._lost = self._lost, 0
         step_ns = self._encoder.step_ns
         for i, best in enumerate(sums.argmax(axis=1).tolist()):
             t0_ns = steps.t0_ns + i * step_ns
@@ -90,7 +98,7 @@ class Stream:
                 end_ns=t0_ns + step_ns,
                 label=self._labels[best],
                 score=round(float(softmax(sums[i], self._temperature)[best]), 4),
-                lost=steps.lost if i == 0 else 0,
+                lost=lost if i == 0 else 0,
                 input_spikes=spikes[i],
                 encoded_ns=encoded_ns,
                 inferred_ns=inferred_ns,

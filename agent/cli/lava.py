@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agent.cli.command import Command, CommandError, add_json, print_json
-from models.backends.lava import LavaBackend, home, python
+from models.backends.lava import LavaBackend, home, is_there, python
 from models.backends.reference import ReferenceBackend
 from models.base import ModelError, Trace
 from models.network import Layer, Network
@@ -22,6 +22,8 @@ PACKAGES = ("lava-nc==0.10.0", "numpy<2")
 INSTALL_S = 1800.0
 ASK_S = 60.0
 GOLDEN_STEPS = 40
+MARK = ".made-by-axond"
+"""A file in an environment that ``install`` made, and may make anew."""
 
 _FACTS = """
 import importlib.metadata as m, importlib.util as u, json, platform
@@ -47,11 +49,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _install(_: argparse.Namespace) -> int:
     place = home()
-    if python(place).exists() and _trouble() is None:
+    trouble = _trouble() if is_there(place) else None
+    if is_there(place) and trouble is None:
         print(f"{place}: Lava is installed and answers as the reference does; nothing to do")
         return 0
-    if place.exists() and not (place / "pyvenv.cfg").exists() and (not place.is_dir() or any(place.iterdir())):
-        raise CommandError(f"{place} is there, but is no virtual environment: move it away, or set AXOND_LAVA")
+    try:
+        _check_ours(place, trouble)
+    except OSError as error:
+        raise CommandError(
+            f"{place} cannot be looked at ({error.strerror}); set AXOND_LAVA to a folder of yours"
+        ) from error
     print(f"{place}: making a virtual environment with Python {PYTHON_VERSION}", flush=True)
     _make_venv(place)
     print(f"{place}: installing {' and '.join(PACKAGES)} from the package index", flush=True)
@@ -63,10 +70,23 @@ def _install(_: argparse.Namespace) -> int:
     return 0
 
 
+def _check_ours(place: Path, trouble: str | None) -> None:
+    """Raise CommandError when ``place`` has what is not ours to delete; OSError."""
+    if not place.exists() or (place / MARK).exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    if not (place / "pyvenv.cfg").exists():
+        raise CommandError(f"{place} is there, but is no virtual environment: move it away, or set AXOND_LAVA")
+    problem = f"Lava does not work in it: {trouble}" if trouble else "it has no Python that runs"
+    raise CommandError(
+        f"{place} is a virtual environment that axond did not make, and {problem}; repair it, or move it away, or set "
+        "AXOND_LAVA to another folder"
+    )
+
+
 def _status(options: argparse.Namespace) -> int:
     place = home()
     facts: dict[str, Any] = {"place": str(place), "python": None, "lava": None, "numpy": None, "loihi": False}
-    if not python(place).exists():
+    if not is_there(place):
         trouble: str | None = f"not installed ({place} is not there): axond lava install"
     else:
         facts |= json.loads(_do([python(place), "-E", "-s", "-c", _FACTS], ASK_S))
@@ -92,10 +112,12 @@ def _make_venv(place: Path) -> None:
             continue
         if version.strip() == PYTHON_VERSION:
             _do([candidate, "-m", "venv", "--clear", place], INSTALL_S)
+            (place / MARK).touch()
             return
     uv = shutil.which("uv")
     if uv:
         _do([uv, "venv", "--quiet", "--clear", "--seed", "--python", PYTHON_VERSION, place], INSTALL_S)
+        (place / MARK).touch()
         return
     tried = f" ({'; '.join(reasons)})" if reasons else ""
     raise CommandError(

@@ -22,7 +22,7 @@ from models.stream import Stream, open_session
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="WAV or FLAC, or .npz of axond record")
     parser.add_argument("--model", required=True, help="a model's name or a bundle's folder (with a '/')")
-    parser.add_argument("--backend", default="auto", help="auto, onnx, reference (default: auto)")
+    parser.add_argument("--backend", default="auto", help="auto, or one that axond accelerators names (default: auto)")
     add_json(parser)
 
 

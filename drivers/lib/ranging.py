@@ -30,13 +30,18 @@ class RangeParser:
         baud: int,
         decode: Callable[[U8], Values],
         is_target: Callable[[Values], npt.NDArray[np.bool_]],
+        ticks: Callable[[U8], Offsets] | None = None,
     ) -> None:
-        """``decode``: (n, length) bytes to what they say; ``is_target``: which (n,) of that are distances."""
+        """``decode``: (n, length) bytes to what they say; ``is_target``: which (n,) of that are distances.
+
+        ``ticks``: (n, length) bytes to the (n,) sensor's own times in them, where it has a clock.
+        """
         self._scanner = FrameScanner(frame_format)
         self._spacing = Spacing(frame_format.length)
         self._baud = baud
         self._decode = decode
         self._is_target = is_target
+        self._ticks = ticks
         self._frames = 0
         self._out_of_range = 0
 
@@ -60,7 +65,8 @@ class RangeParser:
         self._frames += count
         left_ns = sent_ns(arrival_ns, self._scanner.position - frames.ends + length, self._baud)
         missing = self._spacing.missing(frames.ends, skipped_before, np.ones(count, np.bool_))
-        return Rows(values, np.full(count, -1, np.int64), left_ns, missing)
+        ticks = np.full(count, -1, np.int64) if self._ticks is None else self._ticks(frames.data)
+        return Rows(values, ticks, left_ns, missing)
 
 
 class ArrivalTimeline(Timeline):

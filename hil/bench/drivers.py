@@ -20,8 +20,8 @@ from drivers.event_camera.edvs_events import EventScanner
 from drivers.lib.serial_sensor import SerialSensor
 from drivers.registry import driver_class
 from hil.bench import event_files
-from hil.bench.play import CASES, Case, events
-from hil.emulators.edvs import encode_events
+from hil.emulators.case import Case, cases
+from hil.emulators.edvs import encode_events, scene
 from hil.emulators.serial_port import SerialEmulator
 
 CHUNK_S = 0.05
@@ -43,8 +43,9 @@ def measure(seconds: float) -> dict[str, Any]:
     full. Raises CommandError when a driver gives nothing.
     """
     numbers: dict[str, Any] = {}
-    for name, case in CASES.items():
-        each_s = seconds / len(CASES)
+    known = cases()
+    for name, case in known.items():
+        each_s = seconds / len(known)
         numbers |= {f"{name}.{key}": value for key, value in _one(name, case, each_s).items()}
     numbers |= event_files.measure(EVENT_FILES_S)
     return numbers
@@ -73,7 +74,7 @@ def _parser(driver: Driver[Any], emulator: SerialEmulator, seconds: float) -> di
     """The parser alone, from memory; nothing for a sensor that must be asked."""
     if isinstance(driver, Edvs):
         scanner = EventScanner("16")
-        wire, stream_s, gathered_s = encode_events(*events(), "16"), 1.0, EDVS_CHUNK_S
+        wire, stream_s, gathered_s = encode_events(*scene(), "16"), 1.0, EDVS_CHUNK_S
 
         def feed(chunk: bytes) -> int:
             return len(scanner.feed(chunk, quiet=False).x)
@@ -102,15 +103,15 @@ def _parser(driver: Driver[Any], emulator: SerialEmulator, seconds: float) -> di
 
 
 def _speed(feed: Callable[[bytes], int], wire: bytes, chunk_bytes: float, seconds: float) -> tuple[float, float]:
-    """Rows and bytes per second of a stream that comes in pieces of that size."""
+    """Rows and bytes per second of this thread's CPU time, of a stream that comes in pieces of that size."""
     chunks = _cut(wire * math.ceil(chunk_bytes / len(wire)), max(1, round(chunk_bytes)))
     rows = parsed = 0
-    begin_s = now_s = time.perf_counter()
+    begin_s = now_s = time.thread_time()
     while now_s - begin_s < seconds:
         for chunk in chunks:
             rows += feed(chunk)
             parsed += len(chunk)
-        now_s = time.perf_counter()
+        now_s = time.thread_time()
     return rows / (now_s - begin_s), parsed / (now_s - begin_s)
 
 

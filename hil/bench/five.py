@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hil.bench.play import CASES, Case
+from hil.emulators.case import Case, cases
 from hil.emulators.edvs import EdvsEmulator
 from hil.emulators.serial_port import SerialEmulator
 from hil.emulators.tick_frames import TickFrameEmulator
@@ -58,9 +58,10 @@ def _array(link: Path) -> SerialEmulator:
     return TickFrameEmulator(rows, ARRAY_HZ, link)
 
 
+_CASES = cases()
 SENSORS: dict[str, Sensor] = {
-    "witmotion": Sensor(replace(CASES["imu.witmotion"], emulator=_imu), 200),
-    "bno08x": Sensor(CASES["imu.bno08x_rvc"], 100),
+    "witmotion": Sensor(replace(_CASES["imu.witmotion"], emulator=_imu), 200),
+    "bno08x": Sensor(_CASES["imu.bno08x_rvc"], 100),
     "array": Sensor(
         Case(
             "ultrasonic.array",
@@ -69,10 +70,10 @@ SENSORS: dict[str, Sensor] = {
         ),
         ARRAY_HZ,
     ),
-    "microphone": Sensor(CASES["audio.serial_pcm"], 16_000, row_samples=AUDIO_BUFFER, held_samples=128),
+    "microphone": Sensor(_CASES["audio.serial_pcm"], 16_000, row_samples=AUDIO_BUFFER, held_samples=128),
     "events": Sensor(
         replace(
-            CASES["event_camera.edvs"],
+            _CASES["event_camera.edvs"],
             settings={"baud": 12_000_000, "format": 1},
             emulator=_events,
             start=(b"R\n", b"!U0\n!E1\n", b"E+\n"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from hil.emulators.case import Case, distances
 from hil.emulators.polled import PolledEmulator
 from hil.emulators.serial_port import RowsEmulator
 
@@ -37,3 +38,6 @@ class A02TriggeredEmulator(PolledEmulator):
 
     def understand(self, heard: bytes) -> tuple[bytes, int]:
         return (frame(int(self.next_row()[0])) if heard[0] == self._trigger else b""), 1
+
+
+CASES = (Case("ultrasonic.a02", {"baud": BAUD, "rate_hz": 20}, lambda link: A02Emulator(distances(), 20, link)),)

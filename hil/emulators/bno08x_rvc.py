@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case, words
 from hil.emulators.serial_port import RowsEmulator
 
 FRAME_BYTES = 19
@@ -33,3 +34,6 @@ class Bno08xRvcEmulator(RowsEmulator):
         if self.index_stands_still:
             return [encode(self.played(i, 1), 0)[0] for i in range(first, first + count)]
         return encode(self.played(first, count), first)
+
+
+CASES = (Case("imu.bno08x_rvc", {"baud": 115200}, lambda link: Bno08xRvcEmulator(words(6), link)),)

@@ -72,7 +72,7 @@ class DvxplorerEmulator:
         self._root = ""
 
     def __enter__(self) -> "DvxplorerEmulator":
-        script = Path(__file__).with_name("dvxplorer_usb.py")
+        script = Path(__file__).parent / "umockdev" / "dvxplorer_usb.py"
         self._process = subprocess.Popen(
             [PYTHON, "-I", str(script), str(self._file)],
             stdin=subprocess.PIPE,

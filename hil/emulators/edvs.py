@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case
 from hil.emulators.serial_port import SerialEmulator
 
 Time = Literal["none", "delta", "16", "24", "32"]
@@ -22,6 +23,8 @@ DELTA_GROUPS = 4
 SLICE_HZ = 250
 """The camera sends what has gathered so often."""
 LONGEST_COMMAND = 64
+EVENTS_PER_S = 300_000
+"""Four bytes each: all that 12 Mbaud carry."""
 
 
 def encode_events(
@@ -130,3 +133,20 @@ class EdvsEmulator(SerialEmulator):
             number, value = line[2:].split(b"=")
             self.biases[int(number)] = int(value)
         return (line if self._model == "edvs128" else b"-" + line) + b"\n" if self._echo and line else b""
+
+
+def scene() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Times in us, x, y and polarity of a second of events, as many as the line carries."""
+    rng = np.random.default_rng(0)
+    x, y, on = (rng.integers(0, most, EVENTS_PER_S).astype(np.uint8) for most in (128, 128, 2))
+    return np.sort(rng.integers(0, 1_000_000, EVENTS_PER_S)), x, y, on
+
+
+CASES = (
+    Case(
+        "event_camera.edvs",
+        {"baud": 12_000_000},
+        lambda link: EdvsEmulator(*scene(), link),
+        start=(b"R\n", b"!U0\n!E2\n", b"E+\n"),
+    ),
+)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case, numbers
 from hil.emulators.serial_port import RowsEmulator
 
 HEADER = b"aX,aY,aZ,gX,gY,gZ"
@@ -39,3 +40,12 @@ class CsvEmulator(RowsEmulator):
 
 def _line(row: npt.NDArray[np.float64]) -> bytes:
     return ",".join(f"{value:.{DIGITS}f}" for value in row.tolist()).encode()
+
+
+CASES = (
+    Case(
+        "imu.csv",
+        {"baud": 115200, "rate_hz": 119},
+        lambda link: CsvEmulator(numbers().astype(np.float64), 119, link),
+    ),
+)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from hil.emulators.case import Case, words
 from hil.emulators.serial_port import RowsEmulator
 
 SYSTEM, COMPONENT = 1, 1
@@ -57,3 +58,13 @@ class MavlinkEmulator(RowsEmulator):
         packed: bytes = bytes(message.pack(self._sender))
         self._sender.seq = (self._sender.seq + 1) % 256
         return packed
+
+
+CASES = (
+    Case(
+        "imu.mavlink",
+        {"baud": 921600, "rate_hz": 200},
+        lambda link: MavlinkEmulator(words(9), 200, link, baud=921600),
+        package="pymavlink",
+    ),
+)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from hil.emulators.case import Case, distances
 from hil.emulators.serial_port import RowsEmulator
 
 BAUD = 9600
@@ -20,3 +21,12 @@ class MaxbotixEmulator(RowsEmulator):
 
     def encode(self, first: int, count: int) -> list[bytes]:
         return [b"R%0*d\r" % (self._digits, int(row[0])) for row in self.played(first, count)]
+
+
+CASES = (
+    Case(
+        "ultrasonic.maxbotix",
+        {"baud": BAUD, "rate_hz": 20},
+        lambda link: MaxbotixEmulator(distances(), 20, link),
+    ),
+)

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case
 from hil.emulators.serial_port import SerialEmulator
 
 SampleFormat = Literal["raw", "marked", "decimal"]
@@ -54,3 +55,17 @@ class SerialPcmEmulator(SerialEmulator):
         size = self._buffer
         rows = range(first, first + count)
         return [encode(self.played((row - 1) * size, size), self._format) if row else b"" for row in rows]
+
+
+def _tone() -> npt.NDArray[np.int16]:
+    tone: npt.NDArray[np.int16] = (8000 * np.sin(np.arange(16_000) * 0.17)).astype(np.int16)
+    return tone
+
+
+CASES = (
+    Case(
+        "audio.serial_pcm",
+        {"baud": 500_000, "rate_hz": 16_000},
+        lambda link: SerialPcmEmulator(_tone(), 16_000, link, baud=500_000),
+    ),
+)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case, distances
 from hil.emulators.serial_port import RowsEmulator
 
 BAUD = 115200
@@ -29,3 +30,12 @@ class TfminiEmulator(RowsEmulator):
 
     def encode(self, first: int, count: int) -> list[bytes]:
         return encode(self.played(first, count))
+
+
+CASES = (
+    Case(
+        "ultrasonic.tfmini",
+        {"baud": BAUD, "rate_hz": 1000},
+        lambda link: TfminiEmulator(distances(3), 1000, link),
+    ),
+)

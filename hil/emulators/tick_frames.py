@@ -4,9 +4,11 @@ import struct
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from drivers.lib.crc import crc16
+from hil.emulators.case import Case, distances
 from hil.emulators.serial_port import RowsEmulator
 
 ECHO_TIMES, WAVEFORM = 1, 2
@@ -69,3 +71,28 @@ class TextArrayEmulator(RowsEmulator):
                 line = f'{{"t":{round(index * 1000 / self.rate_hz)},"d":[{",".join(fields)}]}}'
             lines.append(line.encode() + b"\r\n")
         return lines
+
+
+def _echoes() -> npt.NDArray[np.int16]:
+    return np.random.default_rng(0).integers(-32768, 32768, (50, 1500)).astype(np.int16)
+
+
+CASES = (
+    Case(
+        "ultrasonic.array",
+        {"baud": 115200, "rate_hz": 100, "transducers": 24},
+        lambda link: TickFrameEmulator(distances(24), 100, link),
+        variant="binary",
+    ),
+    Case(
+        "ultrasonic.array",
+        {"baud": 115200, "rate_hz": 20, "transducers": 24, "format": "text", "unit": "mm"},
+        lambda link: TextArrayEmulator(distances(24), 20, link),
+        variant="text",
+    ),
+    Case(
+        "ultrasonic.echo",
+        {"baud": 921600, "rate_hz": 20},
+        lambda link: TickFrameEmulator(_echoes(), 20, link, kind=WAVEFORM, baud=921600),
+    ),
+)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from hil.emulators.case import Case, distances
 from hil.emulators.polled import PolledEmulator
 
 BAUD = 19200
@@ -31,3 +32,8 @@ class Urm07Emulator(PolledEmulator):
             return b"", begin + 1
         head = bytes([0x55, 0xAA, self._address, 2, 2]) + int(self.next_row()[0]).to_bytes(2, "big")
         return head + bytes([sum(head) & 0xFF]), begin + COMMAND_BYTES
+
+
+CASES = (
+    Case("ultrasonic.urm07", {"baud": BAUD, "rate_hz": 20}, lambda link: Urm07Emulator(distances(), link), asked=True),
+)

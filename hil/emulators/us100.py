@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from hil.emulators.case import Case, distances
 from hil.emulators.polled import PolledEmulator
 
 BAUD = 9600
@@ -22,3 +23,8 @@ class Us100Emulator(PolledEmulator):
         if heard[0] == 0x55:
             return int(self.next_row()[0]).to_bytes(2, "big"), 1
         return bytes([self.temperature_degc + 45]) if heard[0] == 0x50 else b"", 1
+
+
+CASES = (
+    Case("ultrasonic.us100", {"baud": BAUD, "rate_hz": 15}, lambda link: Us100Emulator(distances(), link), asked=True),
+)

@@ -39,7 +39,7 @@ class UsbSockets:
     """A machine's sockets: terminals go in and out under any number."""
 
     def __enter__(self) -> "UsbSockets":
-        script = Path(__file__).with_name("usb_terminal.py")
+        script = Path(__file__).parent / "umockdev" / "usb_terminal.py"
         self._process = subprocess.Popen(
             [shutil.which("umockdev-wrapper") or "umockdev-wrapper", PYTHON, "-I", str(script)],
             stdin=subprocess.PIPE,

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case, numbers
 from hil.emulators.serial_port import RowsEmulator
 
 Output = Literal["ascii", "binary", "both"]
@@ -57,3 +58,19 @@ class VectornavEmulator(RowsEmulator):
             binary = encode_binary(row, round(index * 1e9 / self.rate_hz)) if self._output != "ascii" else b""
             pieces.append(binary + text)
         return pieces
+
+
+CASES = (
+    Case(
+        "imu.vectornav",
+        {"baud": 921600, "rate_hz": 200},
+        lambda link: VectornavEmulator(numbers(), 200, link, baud=921600),
+        variant="ascii",
+    ),
+    Case(
+        "imu.vectornav",
+        {"baud": 921600, "rate_hz": 800, "output": "binary"},
+        lambda link: VectornavEmulator(numbers(), 800, link, baud=921600, output="binary"),
+        variant="binary",
+    ),
+)

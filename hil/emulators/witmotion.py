@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case, words
 from hil.emulators.serial_port import RowsEmulator
 
 FRAME_BYTES = 11
@@ -77,3 +78,12 @@ class WitmotionEmulator(RowsEmulator):
 
     def _load(self, row_bytes: int) -> str:
         return f"{self._frames} frames"
+
+
+CASES = (
+    Case(
+        "imu.witmotion",
+        {"baud": 115200, "rate_hz": 200},
+        lambda link: WitmotionEmulator(words(6), 200, link, timed=False),
+    ),
+)

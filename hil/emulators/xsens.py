@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hil.emulators.case import Case, numbers
 from hil.emulators.serial_port import RowsEmulator
 
 MESSAGE_BYTES = 54
@@ -82,3 +83,12 @@ class XsensEmulator(RowsEmulator):
             items = [data[at : at + 4] for at in range(0, len(data), 4)]
             return message(mid + 1, b"".join(i if i[2:] == b"\xff\xff" else i[:2] + offered for i in items))
         return message(ERROR, bytes([INVALID_MESSAGE]))
+
+
+CASES = (
+    Case(
+        "imu.xsens",
+        {"baud": 921600, "rate_hz": 400},
+        lambda link: XsensEmulator(numbers(), 400, link, baud=921600),
+    ),
+)

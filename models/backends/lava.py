@@ -39,14 +39,19 @@ def home() -> Path:
         return Path(chosen)
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111  # never raises
     own = Path(data, "axond", "lava")
-    if python(own).exists() or python(SYSTEM_HOME).exists():
-        return own if python(own).exists() else SYSTEM_HOME
+    if is_there(own) or is_there(SYSTEM_HOME):
+        return own if is_there(own) else SYSTEM_HOME
     return SYSTEM_HOME if os.geteuid() == 0 else own
 
 
 def python(place: Path) -> Path:
     """The interpreter of the virtual environment at ``place``."""
     return place / "bin" / "python"
+
+
+def is_there(place: Path) -> bool:
+    """Can the Python of the virtual environment at ``place`` be run? Never raises, also where nobody may look."""
+    return os.access(python(place), os.X_OK)
 
 
 def unsupported(network: Network) -> str | None:
@@ -98,7 +103,7 @@ class LavaBackend(Backend):
     @classmethod
     def survey(cls) -> Survey:
         place = home()
-        if not python(place).exists():
+        if not is_there(place):
             return Survey(missing=_missing(place))
         packages = place / "lib" / "python3.10" / "site-packages"
         found = next(packages.glob("lava_nc-*.dist-info"), None)
@@ -121,7 +126,7 @@ class LavaBackend(Backend):
         if reason:
             raise BadModel(f"{where}: {reason}")
         place = home()
-        if not python(place).exists():
+        if not is_there(place):
             raise BackendUnavailable(_missing(place))
         content = networks.save(network)
         features, neurons = network.features, network.neurons

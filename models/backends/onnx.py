@@ -4,6 +4,7 @@ Several steps at once go through the graph of a whole window, where the bundle h
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from models.compile.onnx_check import check
 from models.network import Network
 
 _TYPES = {"tensor(uint8)": np.dtype(np.uint8), "tensor(int64)": np.dtype(np.int64)}
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+"""Who has the module; the builds for Jetson are of the second."""
 NOT_INSTALLED = "onnxruntime is not installed: pip install 'axond[onnx]'"
 
 STEP, WINDOW = "model.onnx", "model.window.onnx"
@@ -34,10 +37,9 @@ class OnnxBackend(Backend):
 
     @classmethod
     def survey(cls) -> Survey:
-        try:
-            return Survey(f"onnxruntime {version('onnxruntime')}")
-        except PackageNotFoundError:
+        if find_spec("onnxruntime") is None:
             return Survey(missing=NOT_INSTALLED)
+        return Survey(f"onnxruntime {_version()}")
 
     def load(self, bundle: Bundle) -> IoSpec:
         spec = self.load_step(bundle.artefact(STEP), bundle.network, str(bundle.path))
@@ -161,6 +163,15 @@ class OnnxBackend(Backend):
     def close(self) -> None:
         self._bindings = []
         self._session = self._window = None
+
+
+def _version() -> str:
+    for name in _DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of unknown version"
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -82,16 +82,23 @@ class AudioDeltaStream:
         """The time steps that ``packet`` completes."""
         samples = packet.data[:, 0].astype(np.int64)
         missing = self._gap.before(packet)
-        fresh = missing is None
+        fresh, given_up = missing is None, 0
         if missing is None:
+            given_up = self._unseen()
             self._start_over()
             missing = 0
         if missing:
             samples = np.concatenate([np.repeat(self._held[-1:], missing), samples])
         raster = self.steps(samples)
-        behind = max(0, len(self._held) - (self.cfg.frame + 1 - self.cfg.hop))
+        # Before the first step is whole its beginning lies ahead, so that it is the same for packets of any size.
+        behind = len(self._held) - (self.cfg.frame + 1 - self.cfg.hop)
         end_ns = packet.t0_ns + packet.dt_ns * (len(packet.data) - behind)
-        return Steps(raster, end_ns - self.step_ns * len(raster), fresh, missing)
+        return Steps(raster, end_ns - self.step_ns * len(raster), fresh, missing, given_up)
+
+    def _unseen(self) -> int:
+        """Samples that are in no step yet."""
+        seen = 0 if self._reference_db is None else self.cfg.frame + 1 - self.cfg.hop
+        return len(self._held) - seen
 
     def steps(self, samples: npt.NDArray[np.int64]) -> Raster:
         """The steps that ``samples`` complete, when they follow those of the last call without a gap."""

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 DECAY_ONE = 4096
-WEIGHT_MAX = 127
 SURROGATE_SLOPE = 4.0
 
 
@@ -58,17 +57,22 @@ class _Lif(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """``k_u``, ``k_v`` in 1..4095 of 4096; ``limit`` bounds the weights (spiking layers: threshold = 1)."""
+    """``k_u``, ``k_v`` in 1..4095 of 4096; ``limit`` bounds the weights (spiking layers: threshold = 1).
+
+    ``weight_bits`` 8 or 4: the grid that the weights are trained on. A coarse grid wants a small ``limit``: it must
+    have steps well below the threshold.
+    """
 
     neurons: int
     k_u: int
     k_v: int
     limit: float
     recurrent: bool = False
+    weight_bits: int = 8
 
 
 class QuantLayer(nn.Module):
-    """One population. Weights are rounded to int8 on the way forward; gradients pass as if they were not."""
+    """One population. Weights are rounded to its integers on the way forward; gradients pass as if they were not."""
 
     def __init__(self, inputs: int, spec: LayerSpec, spiking: bool, gain: float) -> None:
         super().__init__()
@@ -80,14 +84,14 @@ class QuantLayer(nn.Module):
             self.w_rec = nn.Parameter(torch.randn(spec.neurons, spec.neurons) * 0.3 * gain / spec.neurons**0.5)
 
     def scale(self) -> torch.Tensor:
-        """Weight units per unit of float weight: the largest weight becomes 127."""
+        """Weight units per unit of float weight: the largest weight becomes 127, or 7 in 4 bits."""
         largest = self.w_in.detach().abs().max()
         if self.w_rec is not None:
             largest = torch.maximum(largest, self.w_rec.detach().abs().max())
-        return WEIGHT_MAX / largest
+        return ((1 << (self.spec.weight_bits - 1)) - 1) / largest
 
     def integers(self) -> tuple[torch.Tensor, torch.Tensor | None, int]:
-        """int8 weights and threshold (v_th of models/network.py; 0 for the integrator)."""
+        """Integer weights, as int8, and threshold (v_th of models/network.py; 0 for the integrator)."""
         scale = self.scale()
         w_rec = None if self.w_rec is None else torch.round(self.w_rec.detach() * scale).to(torch.int8)
         v_th = round(float(2 * scale)) if self.spiking else 0

@@ -1,11 +1,14 @@
 """``axond accelerators``: what is usable here, tried for real; a third party's package stands in the list too."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from agent.__main__ import main
+from models.backends import onnx
+from models.base import Survey
 from models.registry import backends
 from tests.models import faulty
 
@@ -33,6 +36,16 @@ def test_every_backend_is_tried_or_has_a_reason(
     assert found["lava"]["usable"] is False
     assert "axond lava install" in str(found["lava"]["reason"])
     assert all(row["reason"] for row in found.values())
+
+
+def test_a_build_of_onnxruntime_under_another_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":  # as the wheels for Jetson call themselves
+            raise PackageNotFoundError(name)
+        return "1.18.0"
+
+    monkeypatch.setattr(onnx, "version", version)
+    assert onnx.OnnxBackend.survey() == Survey("onnxruntime 1.18.0")
 
 
 def test_people_get_a_table(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.__main__ import main
-from models.backends.lava import home, python
+from models.backends.lava import LavaBackend, home, python
 
 installed = pytest.mark.skipif(
     not python(home()).exists(), reason=f"Lava is not installed ({home()} is not there): axond lava install"
@@ -70,6 +70,27 @@ def test_a_folder_that_is_no_environment_is_left_alone(
     assert main(["lava", "install"]) == 1
     assert f"{tmp_path} is there, but is no virtual environment" in capsys.readouterr().err
     assert (tmp_path / "photos").read_text() == "precious"
+
+
+def test_an_environment_of_somebody_else_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "venv"
+    mine.mkdir()
+    (mine / "pyvenv.cfg").write_text("version = 3.12.1\n")
+    monkeypatch.setenv("AXOND_LAVA", str(mine))
+    program(tmp_path / "bin" / "python3.10", f'case "$*" in *venv*) rm {mine}/pyvenv.cfg;; *) echo 3.10;; esac')
+    assert main(["lava", "install"]) == 1
+    assert f"{mine} is a virtual environment that axond did not make" in capsys.readouterr().err
+    assert (mine / "pyvenv.cfg").exists()
+
+
+def test_a_place_that_nobody_can_look_at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AXOND_LAVA", f"/{'x' * 300}")
+    assert "Lava is not installed" in str(LavaBackend.survey().missing)
+    assert main(["lava", "status"]) == 1
+    assert main(["lava", "install"]) == 1
+    assert "cannot be looked at" in capsys.readouterr().err
 
 
 @installed

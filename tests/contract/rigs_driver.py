@@ -1,8 +1,12 @@
-"""Every driver's rig: the tables ``RIGS`` of the ``rigs_*.py`` beside this file; a new driver adds its rig to one."""
+"""All rigs: the tables ``RIGS`` of the ``rigs_*.py`` beside this file, by kind, or by kind and variant.
+
+A serial sensor's come from its emulator's ``CASES``; a new driver of another sort adds its rig to a table here.
+"""
 
 from importlib import import_module
 from pathlib import Path
 
+from drivers.registry import kinds
 from tests.contract.rig import MakeRig
 
 _HERE = Path(__file__)
@@ -13,3 +17,5 @@ RIGS: dict[str, MakeRig] = {
     if path != _HERE
     for kind, make in import_module(f"tests.contract.{path.stem}").RIGS.items()
 }
+WITHOUT = [kind for kind in kinds() if not any(name == kind or name.startswith(f"{kind}.") for name in RIGS)]
+"""Drivers that nobody tries."""

@@ -2,14 +2,18 @@
 
 import json
 import os
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from hil.emulators import a02, bno08x_rvc, edvs, serial_pcm, tfmini, tick_frames, vectornav, witmotion, xsens
+from hil.emulators.case import cases
 from tests.drivers.damage import raw_bytes
 
 ECHO_SAMPLES = 60
+LONGEST_BYTES = 256
 EDVS_TIMES: tuple[edvs.Time, ...] = ("none", "delta", "16", "24", "32")
 MAVLINK = (
     "fe1a0701011bcb04fb711f010000640038ff5226fbff0600f9ff2c0170fef401cffc",
@@ -63,8 +67,16 @@ def seeds() -> list[bytes]:
         *(tick_frames.frame(tick_frames.WAVEFORM, i, 100_000 * i, wave + i) for i in range(4)),
         *(serial_pcm.encode(sound, kind) for kind in ("raw", "marked", "decimal")),
         *(edvs.encode_events(t_us, x, y, on, time) for time in EDVS_TIMES),
+        *_declared(),
         *_recorded(),
     ]
+
+
+def _declared() -> Iterator[bytes]:
+    """A few rows of each sensor that an emulator declares, so of every new one."""
+    for case in cases().values():
+        if case.package is None or find_spec(case.package) is not None:
+            yield from (row for row in case.emulator(Path("unused")).encode(1, 3) if 0 < len(row) <= LONGEST_BYTES)
 
 
 def _recorded() -> list[bytes]:

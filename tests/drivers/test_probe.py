@@ -12,19 +12,20 @@ from drivers.base import Unavailable
 from drivers.fit import fits, toml
 from drivers.lib.serial_link import SerialLink
 from drivers.probe import baud_rates, probe
-from hil.bench.play import CASES
+from hil.emulators.case import cases
 from hil.emulators.imu_csv import CsvEmulator
 from hil.emulators.serial_pcm import SerialPcmEmulator
 from hil.emulators.us100 import Us100Emulator
 from hil.emulators.witmotion import WitmotionEmulator
 
+CASES = cases()
 STREAMS = [name for name, case in CASES.items() if not case.asked and not case.start and not name.startswith("audio")]
 
 
 def heard_from(name: str, folder: Path) -> tuple[bytes, float]:
     """What a second of listening gives, or 20 rows: it begins and ends anywhere."""
-    if "mavlink" in name:
-        pytest.importorskip("pymavlink")
+    if CASES[name].package is not None:
+        pytest.importorskip(CASES[name].package)
     emulator = CASES[name].emulator(folder / "port")
     count = max(20, round(emulator.rate_hz))
     return b"".join(emulator.encode(7, count))[3:-2], count / emulator.rate_hz

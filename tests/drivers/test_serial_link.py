@@ -90,19 +90,22 @@ def test_who_takes_the_bytes_away_is_named(terminal: tuple[int, str]) -> None:
     with subprocess.Popen(
         ["cat"], stdin=(theirs := os.open(path, os.O_RDWR | os.O_NOCTTY)), stdout=subprocess.DEVNULL
     ) as other:
-        link = SerialLink(path, 9600)
-        link.open()
-        # An end of file in a line is what a reader sees who comes too late for the bytes: ready, and nothing there.
-        settings = termios.tcgetattr(theirs)
-        settings[3] |= termios.ICANON
-        other.send_signal(signal.SIGSTOP)
-        termios.tcsetattr(theirs, termios.TCSANOW, settings)
-        os.write(master, b"\x04")
-        with pytest.raises(Disconnected, match=rf"is read by another process, cat \({other.pid}\); stop that process"):
-            link.read(5)
-        link.close()
-        os.close(theirs)
-        other.kill()
+        try:
+            link = SerialLink(path, 9600)
+            link.open()
+            # An end of file in a line is what a reader sees who comes too late for the bytes: ready, and nothing there.
+            settings = termios.tcgetattr(theirs)
+            settings[3] |= termios.ICANON
+            other.send_signal(signal.SIGSTOP)
+            os.waitpid(other.pid, os.WUNTRACED)
+            termios.tcsetattr(theirs, termios.TCSANOW, settings)
+            os.write(master, b"\x04")
+            with pytest.raises(Disconnected, match=rf"is read by another process, cat \({other.pid}\); stop that"):
+                link.read(5)
+            link.close()
+        finally:
+            os.close(theirs)
+            other.kill()
 
 
 def test_descriptors_beyond_those_of_select_are_read_and_written(terminal: tuple[int, str]) -> None:

@@ -156,6 +156,7 @@ def test_kill_stop_and_full_memory_lose_no_result(installed: Rig, bundle: Bundle
     assert status["sensors"]["mic0"]["dropped"] == status["sensors"]["mic0"]["lost"] == 0
     assert agent.stop()[0] == 0
     assert not any(map(psutil.pid_exists, family))
+    assert (installed.state / "streams" / "sound.npz").is_file()
     exported = axond("outbox", "export", "--config", str(installed.config)).stdout
     rows = sorted((json.loads(line) for line in exported.splitlines()), key=lambda row: row["seq"])
     assert [row["seq"] for row in rows] == list(range(rows[0]["seq"], rows[0]["seq"] + len(rows)))

@@ -9,17 +9,18 @@ import pytest
 
 from drivers.lib.serial_sensor import SerialSensor
 from drivers.registry import driver_class, kinds
-from hil.bench import drivers, event_files, play
+from hil.bench import drivers, event_files
+from hil.emulators.case import cases
 
 
 def test_every_serial_driver_has_a_case() -> None:
     serial = {kind for kind in kinds() if issubclass(driver_class(kind), SerialSensor)}
-    assert serial <= {case.kind for case in play.CASES.values()}
+    assert serial <= {case.kind for case in cases().values()}
 
 
 @pytest.mark.parametrize("name", ["imu.witmotion", "event_camera.edvs", "ultrasonic.us100"])
 def test_a_case_beside_its_baseline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drivers, "CASES", {name: play.CASES[name]})
+    monkeypatch.setattr(drivers, "cases", lambda: {name: cases()[name]})
     monkeypatch.setattr(drivers, "EVENT_FILES_S", 0.0)
     monkeypatch.setattr(event_files, "EVENTS", 10_000)
     numbers = drivers.measure(1.5)

@@ -16,6 +16,7 @@ from agent.status import StatusUnavailable, ask
 from drivers.lib.serial_link import SerialLink
 from hil.bench.five import SENSORS, made
 from hil.bench.sensors import COUNTERS
+from hil.emulators.case import cases
 from hil.emulators.edvs import EdvsEmulator
 from tests.end_to_end.rig import axond
 
@@ -110,4 +111,26 @@ def test_flow_control_holds_what_a_busy_reader_leaves_and_no_more(tmp_path: Path
         while emulator.dropped_rows == 0 and time.monotonic() < end_s:
             emulator.wait_sent(emulator.sent_rows + 1, 0.1)
         assert emulator.dropped_rows > 0
+        link.close()
+
+
+def test_a_sensor_that_had_no_core_to_run_on_gives_everything_late(tmp_path: Path) -> None:
+    emulator = cases()["audio.serial_pcm"].emulator(tmp_path / "microphone")
+    link = SerialLink(str(emulator.link), 500_000)
+    with emulator:
+        link.open()
+        assert emulator.wait_sent(2, DEADLINE_S)
+        with emulator._changed:
+            # It cannot run for so long; what it then has to send is more than a terminal holds.
+            time.sleep(1.5)
+        assert emulator.wait_sent(90, DEADLINE_S)
+        emulator.silence(True)
+        expected = 512 * emulator.sent_rows
+        received = 0
+        end_s = time.monotonic() + DEADLINE_S
+        while received < expected - 512 and time.monotonic() < end_s:
+            received += len(link.read(0.1)[0])
+        # The first row had no samples yet.
+        assert received == expected - 512
+        assert emulator.dropped_rows == 0
         link.close()

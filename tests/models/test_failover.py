@@ -11,13 +11,14 @@ import numpy as np
 import psutil
 import pytest
 
+from models import bundle as bundles
 from models.backends.reference import ReferenceBackend
 from models.base import BackendUnavailable, BadModel, Outputs, State
 from models.bundle import Bundle
 from models.failover import Runner
 from models.select import load_backend, order
 from tests.models import faulty
-from tests.models.networks import random_network, random_raster, write_bundle
+from tests.models.networks import manifest, random_network, random_raster, write_bundle
 
 NET = random_network(np.random.default_rng(1))
 WINDOWS = [random_raster(np.random.default_rng(n), 20, NET.features, 0.3) for n in range(50)]
@@ -160,6 +161,23 @@ def test_alone_it_is_started_again_at_once(bundle: Bundle, fault: Path) -> None:
     for _ in range(2):
         with pytest.raises(BackendUnavailable, match="the chip does not answer"):
             run.step()
+    fault.unlink()
+    run.step()
+    run.check()
+    run.runner.close()
+
+
+def test_a_kind_that_cannot_run_the_bundle_does_not_end_the_others(bundle: Bundle, fault: Path, tmp_path: Path) -> None:
+    files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files if name != "model.tflite"}
+    run = Run(bundles.write(tmp_path / "no_tflite", manifest(NET), files), "faulty", "tflite")
+    run.step()
+    os.kill(run.runner._backend.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    run.step()
+    assert (run.runner.kind, run.runner.incidents) == ("faulty", 1)
+    fault.write_text("missing")
+    os.kill(run.runner._backend.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    with pytest.raises(BackendUnavailable, match=r"faulty: the chip is not plugged in; tflite: .* no model.tflite"):
+        run.step()
     fault.unlink()
     run.step()
     run.check()

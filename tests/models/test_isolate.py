@@ -79,6 +79,21 @@ def test_bad_models_are_bad_models(bundle: Bundle) -> None:
     assert damaged.pid is None
 
 
+def test_a_bundle_that_was_replaced_meanwhile_is_not_taken_for_the_old_one(bundle: Bundle) -> None:
+    _ = bundle.network, bundle.golden
+    write_bundle(bundle.path, random_network(np.random.default_rng(9)))
+    late = Isolated("reference")
+    with pytest.raises(BadModel, match=r"is another bundle by now .*; start axond again"):
+        late.load(bundle)
+    late.close()
+
+
+def test_a_python_without_names_for_system_calls(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("memfd_create", "pidfd_open"):  # that of uv, until 2026
+        monkeypatch.delattr(os, name, raising=False)
+    load_kind(bundle, "reference", isolate=True).close()
+
+
 def test_unknown_kinds_are_unavailable(bundle: Bundle) -> None:
     with pytest.raises(BackendUnavailable, match="unknown backend 'abacus'"):
         Isolated("abacus").load(bundle)

@@ -202,14 +202,13 @@ def test_graphs_inside_the_graph(tmp_path: Path) -> None:
     inner = nir.NIRGraph({**door, **if_pair()}, [("in", "a"), ("a", "out")])
     nir.write(str(tmp_path / "net.nir"), nested(inner))
     assert [layer.name for layer in nir_graph.read(tmp_path / "net.nir", 1.0).layers] == ["part.a"]
-    with pytest.raises(BadModel, match="two nodes are called 'part.a'"):
+    with pytest.raises(BadModel, match=r"two nodes are called 'part\.a'"):
         nir_graph.convert(nested(inner, **{"part.a": nir.Scale(np.ones(2))}), 1.0, "made")
     past = nir.NIRGraph({**door, **if_pair()}, [("in", "a"), ("a", "out"), ("in", "out")], type_check=False)
     with pytest.raises(BadModel, match="'part' inside the graph leads past its nodes"):
         nir_graph.convert(nested(past), 1.0, "made")
-    two = nir.NIRGraph(
-        {**door, "in2": nir.Input(np.array([2])), **if_pair()}, [("in", "a"), ("in2", "a"), ("a", "out")], type_check=False
-    )  # fmt: skip
+    doors = {**door, "in2": nir.Input(np.array([2]))}
+    two = nir.NIRGraph({**doors, **if_pair()}, [("in", "a"), ("in2", "a"), ("a", "out")], type_check=False)
     with pytest.raises(BadModel, match="'part' inside the graph must have one Input"):
         nir_graph.convert(nested(two), 1.0, "made")
 
@@ -229,7 +228,7 @@ def fires() -> Any:
         ([("input", "w"), ("w", "x"), ("x", "w"), ("w", "a"), ("a", "b"), ("b", "output")], "2 inputs, expected one"),
         ([("w", "x"), ("x", "w"), ("w", "a"), ("input", "b"), ("b", "output")], "node '.' "),
         ([("x", "w"), ("w", "x"), ("x", "a"), ("a", "b"), ("b", "output")], "loop without neurons"),
-        ([("input", "a"), ("a", "b"), ("b", "w"), ("w", "a"), ("b", "output")], "node 'b' feeds back into the earlier 'a'"),
+        ([("input", "a"), ("a", "b"), ("b", "w"), ("w", "a"), ("b", "output")], "node 'b' feeds back into"),
         ([("input", "a"), ("input", "b"), ("b", "output")], "node 'input' drives several populations"),
         ([("input", "a"), ("a", "w"), ("w", "a"), ("a", "x"), ("x", "a"), ("a", "output")], "several recurrent"),
         ([("input", "a"), ("a", "output"), ("b", "output")], "node 'b'|not a chain|expected one Output"),

@@ -1,6 +1,7 @@
 """A network that goes on from step to step: outputs, gaps, and going on after a restart."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from drivers.packet import EVENT, Packet, SensorInfo
 from models.backends.reference import ReferenceBackend
-from models.base import BadModel, Inference, State
+from models.base import BadModel, Inference, Outputs, Raster, State, Trace
 from models.bundle import Bundle
+from models.encoders.audio_delta import AudioDeltaConfig, AudioDeltaStream
 from models.encoders.event_bins import EventBinsConfig, EventBinsStream
+from models.select import verify
 from models.stream import MAX_PAUSE_S, Stream
 from tests.models.networks import random_network, write_bundle
 
@@ -131,3 +134,100 @@ def test_a_checkpoint_of_another_network_is_refused(bundle: Bundle, tmp_path: Pa
             stream_of(bundle).resume({**saved, **change})
     with pytest.raises(BadModel, match="checkpoint of another network"):
         stream_of(bundle).resume({})
+
+
+def events(seq: int, *t_ns: int, lost: int = 0) -> Packet:
+    """One event each, all in one pixel."""
+    data = np.zeros(len(t_ns), EVENT)
+    data["t_ns"] = t_ns
+    return Packet("eyes", seq, t_ns[0] if t_ns else 0, 0, data, lost)
+
+
+def test_what_is_lost_before_a_step_is_whole_is_told_with_it(bundle: Bundle) -> None:
+    stream = stream_of(bundle)
+    source = [events(seq, 10**9 + seq * 300_000, lost=1) for seq in range(21)]
+    made = decisions(stream, iter(source))
+    assert len(made) == 3
+    assert sum(i.lost for i in made) == 21
+
+
+def test_each_pause_decays_the_state_once(bundle: Bundle) -> None:
+    """Also those between which no step was whole."""
+    source = list(packets())
+    end_ns = source[-1].t0_ns
+    pauses = [events(40, end_ns + 2 * 10**9), events(41, end_ns + 4 * 10**9)]
+    later = [events(42, end_ns + 6 * 10**9)]
+    often, once = stream_of(bundle), stream_of(bundle)
+    decisions(often, iter([*source, *pauses, *later]))
+    decisions(once, iter([*source, *later]))
+    assert often.given_up_samples > once.given_up_samples > 0
+    steps = [int(stream.checkpoint()["end_ns"][0]) for stream in (often, once)]
+    assert steps == [end_ns + 6 * 10**9] * 2
+    assert all(np.array_equal(a, b) for a, b in zip(_state(often), _state(once), strict=True))
+
+
+def _state(stream: Stream) -> list[np.ndarray]:
+    return [array for name, array in stream.checkpoint().items() if name.startswith("state")]
+
+
+def test_a_cameras_time_that_goes_back_a_little_is_no_new_stream() -> None:
+    encoder = EventBinsStream(EventBinsConfig(**ENCODER), CAMERA)
+    second = 10**9
+    assert encoder.push(events(0, second, second + 3 * STEP_NS)).fresh
+    steps = encoder.push(events(1, second + 3 * STEP_NS - 1000, second + 4 * STEP_NS))
+    assert not steps.fresh
+    assert (steps.t0_ns, len(steps.raster)) == (second + 3 * STEP_NS, 1)
+    assert encoder.push(events(2, second - 10**9)).fresh
+
+
+def test_a_silence_within_a_packet_takes_no_memory() -> None:
+    encoder = EventBinsStream(EventBinsConfig(**ENCODER), CAMERA)
+    encoder.push(events(0, 10**9))
+    year_ns = 365 * 86400 * 10**9
+    steps = encoder.push(events(1, 10**9 + 1000, year_ns, year_ns + STEP_NS))
+    assert (steps.fresh, steps.t0_ns, len(steps.raster), steps.given_up) == (True, year_ns, 1, 2)
+    often = range(2 * year_ns, 2 * year_ns + 400 * 10**9, 9 * 10**8)
+    encoder = EventBinsStream(EventBinsConfig(width=4096, height=4096, step_us=1000), CAMERA)
+    steps = encoder.push(events(2, *often))
+    assert len(steps.raster) * encoder.features <= 1 << 29
+
+
+def test_a_packet_without_events_is_no_step(bundle: Bundle) -> None:
+    stream = stream_of(bundle)
+    source = list(packets())
+    whole = decisions(stream_of(bundle), iter(source))
+    assert plain(decisions(stream, iter([events(0), *source[:9], events(9), *source[9:]]))) == plain(whole)
+
+
+def test_a_sound_begins_at_the_same_time_in_packets_of_any_size() -> None:
+    info = SensorInfo("audio", ("mono",), ("FS",), (2.0**-15,), 16000.0)
+    sound = np.random.default_rng(0).integers(-9000, 9000, (1600, 1)).astype(np.int16)
+    dt_ns = 62_500
+
+    def begun(size: int) -> list[int]:
+        encoder = AudioDeltaStream(AudioDeltaConfig(), info)
+        parts = [sound[at : at + size] for at in range(0, len(sound), size)]
+        source = [Packet("mic", n, 10**9 + n * size * dt_ns, dt_ns, part) for n, part in enumerate(parts)]
+        made = [encoder.push(packet) for packet in source]
+        after = encoder.push(replace(source[-1], t0_ns=5 * 10**9, lost=60_000))
+        given_up = len(sound) - 8 * encoder.cfg.hop - (encoder.cfg.frame + 1 - encoder.cfg.hop)
+        assert (after.fresh, after.given_up) == (True, given_up)
+        return [steps.t0_ns for steps in made if steps.fresh]
+
+    assert begun(1600) == begun(64) == begun(20)
+
+
+class _Forgetful(ReferenceBackend):
+    def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
+        return super().infer(raster, None, trace)
+
+
+def test_a_backend_that_does_not_carry_the_state_is_found(bundle: Bundle) -> None:
+    for kind in (ReferenceBackend, _Forgetful):
+        backend = kind()
+        backend.load(bundle)
+        if kind is ReferenceBackend:
+            verify(backend, bundle)
+        else:
+            with pytest.raises(BadModel, match="answers golden vector 0 differently"):
+                verify(backend, bundle)
