@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from drivers.base import Driver, DriverConfig, EndOfInput, Misconfigured
+from drivers.base import ConfigPath, Driver, DriverConfig, EndOfInput, Misconfigured
 from drivers.event_camera.recordings import Recording, open_recording
 from drivers.event_camera.words import NS_PER_US, Block
 from drivers.lib.clock import NS_PER_S
@@ -29,7 +29,7 @@ Pixels: TypeAlias = Annotated[int, Field(ge=1, le=1 << 14)]
 
 
 class EventFileConfig(DriverConfig):
-    path: Path
+    path: ConfigPath
     geometry: tuple[Pixels, Pixels] | None = None
     """Width and height in pixels; for files that do not tell (EVT and DAT may, 5-byte files never do)."""
     pace: Pace = "real"

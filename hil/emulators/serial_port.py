@@ -200,9 +200,9 @@ class SerialEmulator(ABC):
     def _send(self, first: int, count: int) -> None:
         if self._master is None or self._silent:
             return
-        rows = self.encode(first, count)
-        self._excused_bytes += sum(len(row) for row in rows[1:])
-        for index, row in enumerate(rows, first):
+        for index, row in enumerate(self.encode(first, count), first):
+            if index > first:
+                self._excused_bytes += len(row)
             wire = self._faults.popleft()(row) if self._faults else row
             self._sent.append((index, time.monotonic_ns()))
             if self._write(wire):

@@ -158,3 +158,8 @@ def test_unplugging_is_disconnected_until_it_is_plugged_in_again(rig: Rig) -> No
     rig.plug()
     rig.driver.open()
     assert take(rig.driver, 2)[0].seq == 0
+
+
+def test_every_setting_can_be_said_in_toml(rig: Rig) -> None:
+    said = rig.driver.cfg.model_dump(mode="json", exclude_none=True)
+    assert type(rig.driver).Config.model_validate(said) == rig.driver.cfg

@@ -20,7 +20,7 @@ FORMATS = ["a.es", "a.aedat4", "a.dat", "evt2.raw", "evt3.raw"]
 
 
 def camera(path: Path, **options: Any) -> FileEvents:
-    return FileEvents("camera", EventFileConfig.model_validate({"path": path, "pace": "fast", **options}))
+    return FileEvents("camera", EventFileConfig.model_validate({"path": str(path), "pace": "fast", **options}))
 
 
 def play(source: FileEvents, limit: int = 100_000) -> list[Packet]:
