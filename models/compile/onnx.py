@@ -1,8 +1,8 @@
 """Compile the integer network into ONNX graphs: of one time step, state in, state out; and of a whole window.
 
 Inputs of the step: ``x`` uint8 (1, features), and of layer i what its next state depends on: ``u{i}``, ``v{i}`` int64
-(1, neurons), ``s{i}`` uint8 (1, neurons). Outputs: ``u{i}_out``, ``v{i}_out`` and, of a spiking layer, ``s{i}_out``. All arithmetic
-is in integers but the convolution, whose float sums are exact (below 2^24) and four times as fast.
+(1, neurons), ``s{i}`` uint8 (1, neurons). Outputs: ``u{i}_out``, ``v{i}_out`` and, of a spiking layer, ``s{i}_out``.
+All arithmetic is in integers but the convolution, whose float sums are exact (below 2^24) and four times as fast.
 Needs the extra ``build``; running the result does not.
 """
 
