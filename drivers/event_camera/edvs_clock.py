@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drivers.event_camera.edvs_events import Events
-from drivers.lib.clock import NS_PER_S, DeviceClock, Lasting, sent_ns
+from drivers.lib.clock import NS_PER_S, WINDOW_S, DeviceClock, Lasting, sent_ns
 from drivers.lib.framing import Offsets, steps_from
 
 NS_PER_TICK = 1000
@@ -54,8 +54,10 @@ class EventClock:
             t_ns = np.maximum.accumulate(at_ns - sent_ns(0, -behind, self._baud))
         while len(self._arrivals) > 1 and self._arrivals[0].position <= end:
             self._arrivals.popleft()
-        if t_ns[0] < self._last_ns:
-            t_ns = np.maximum(t_ns, self._last_ns)
+        # Of the first events a broken time field may say that they are hours old.
+        oldest_ns = self._last_ns or int(t_ns[-1]) - WINDOW_S * NS_PER_S
+        if t_ns[0] < oldest_ns:
+            t_ns = np.maximum(t_ns, oldest_ns)
         self._last_ns = int(t_ns[-1])
         return t_ns
 

@@ -88,7 +88,8 @@ class DeviceClock:
             mapped = np.maximum(mapped, last_ns + (device_ns - last_device_ns).astype(np.int64) // 2)
             mapped = np.maximum(np.minimum(mapped, arrival_ns), last_ns)
         else:
-            mapped = np.minimum(mapped, arrival_ns)
+            # A clock that was set while its first samples waited in a buffer tells nothing of how old they are.
+            mapped = np.clip(mapped, arrival_ns - WINDOW_S * NS_PER_S, arrival_ns)
         mapped = np.maximum.accumulate(mapped)
         self._output = int(mapped[-1]), int(device_ns[-1])
         return mapped

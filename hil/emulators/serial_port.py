@@ -145,6 +145,7 @@ class SerialEmulator(ABC):
     def silence(self, silent: bool) -> None:
         """Send nothing while true; the sensor's clock runs on and its rows are lost."""
         with self._changed:
+            self._advance()
             self._silent = silent
 
     def unplug(self) -> None:
@@ -152,6 +153,7 @@ class SerialEmulator(ABC):
         with self._changed:
             if self._master is None or self._slave is None:
                 return
+            self._advance()
             self.link.unlink(missing_ok=True)
             os.close(self._master)
             os.close(self._slave)
@@ -163,6 +165,7 @@ class SerialEmulator(ABC):
         with self._changed:
             if self._master is not None:
                 return
+            self._advance()
             self._master, self._slave = pty.openpty()
             # Our own descriptor of the reader's side keeps the raw mode when a reader closes it.
             tty.setraw(self._slave)
@@ -172,12 +175,7 @@ class SerialEmulator(ABC):
     def _play(self) -> None:
         with self._changed:
             while not self._stopping:
-                now_ns = time.monotonic_ns()
-                due = math.floor((now_ns - self._line_ns - self._start_ns) * self.rate_hz / NS_PER_S) + 1
-                if due > self._next_row:
-                    self._send(self._next_row, due - self._next_row)
-                    self._next_row = due
-                    self._changed.notify_all()
+                self._advance()
                 if self._held:
                     self._write(b"")
                 if self.listens:
@@ -185,6 +183,17 @@ class SerialEmulator(ABC):
                 next_ns = self.measured_at_ns(self._next_row) + self._line_ns
                 wait_s = max(0, next_ns - time.monotonic_ns()) / NS_PER_S
                 self._changed.wait(min(wait_s, LISTEN_S) if self.listens or self._held else wait_s)
+
+    def _advance(self) -> None:
+        """Send, or lose, what is due by now; before anything changes too, so that a late thread loses no other rows."""
+        if not self._start_ns:
+            return
+        passed_ns = time.monotonic_ns() - self._line_ns - self._start_ns
+        due = math.floor(passed_ns * self.rate_hz / NS_PER_S) + 1
+        if due > self._next_row:
+            self._send(self._next_row, due - self._next_row)
+            self._next_row = due
+            self._changed.notify_all()
 
     def _listen(self) -> None:
         if self._master is None:

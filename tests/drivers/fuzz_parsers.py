@@ -19,18 +19,20 @@ import numpy as np
 
 from drivers.event_camera.edvs_clock import Arrival, EventClock
 from drivers.event_camera.edvs_events import EventScanner, Time
-from drivers.lib.clock import BITS_PER_BYTE_8N1, NS_PER_S
+from drivers.lib.clock import BITS_PER_BYTE_8N1, NS_PER_S, WINDOW_S
 from drivers.lib.framing import Offsets
 from drivers.lib.polled_sensor import SLOTS, Answers
 from drivers.lib.ranging import ArrivalTimeline
 from drivers.lib.serial_sensor import Parser, SerialSensor
 from drivers.lib.timeline import Rows, Timeline
 from drivers.registry import driver_class, kinds
-from tests.drivers.damage import START_NS, check_rows
+from tests.drivers.damage import check_rows
 from tests.drivers.fuzz_recordings import fuzz_recordings
 from tests.drivers.seeds import ECHO_SAMPLES, EDVS_TIMES, seeds
 
 INPUTS_PER_BATCH = 256
+START_NS = 10**15
+OLDEST_NS = START_NS - (WINDOW_S + 1) * NS_PER_S
 MEMORY_BYTES = 64_000
 """What a parser and its timeline may remember."""
 HANG_S = 30.0
@@ -206,7 +208,7 @@ def fuzz(target: Target, count: int, seed: int) -> tuple[int, list[int]]:
     """At least ``count`` inputs into one parser; how many rows came out, and the tally. Raises AssertionError."""
     inputs = Inputs(seed, target)
     parser, whole, timeline = target.parser(), target.parser(), target.timeline()
-    now_ns, last_ns, rows_seen, fed = START_NS, 0, 0, 0
+    now_ns, last_ns, rows_seen, fed = START_NS, OLDEST_NS, 0, 0
     byte_ns = BITS_PER_BYTE_8N1 * NS_PER_S // target.baud
     tally = parser.tally()
     for batch in range(-(-count // INPUTS_PER_BATCH)):

@@ -134,3 +134,11 @@ def test_reset_starts_anywhere() -> None:
     clock.update(np.array([3]), np.array([START_NS]))
     clock.reset()
     assert clock.update(np.array([200]), np.array([START_NS - NS_PER_S])).tolist() == [START_NS - NS_PER_S]
+
+
+def test_a_clock_set_within_the_first_samples_makes_none_of_them_hours_old() -> None:
+    arrival_ns = START_NS + np.arange(4) * 10_000_000
+    times = DeviceClock(1000).update(np.array([0, 10, 36_000_000, 36_000_010]), arrival_ns)
+    assert times[-1] == arrival_ns[-1]
+    assert times[0] == arrival_ns[0] - 60 * NS_PER_S
+    assert (np.diff(times) >= 0).all()

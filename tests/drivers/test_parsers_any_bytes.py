@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.drivers.damage import START_NS, check_rows
-from tests.drivers.fuzz_parsers import TELLING, Target, fuzz, targets
+from tests.drivers.damage import check_rows
+from tests.drivers.fuzz_parsers import START_NS, TELLING, Target, fuzz, targets
 from tests.drivers.fuzz_recordings import fuzz_recordings
 from tests.drivers.seeds import seeds
 
