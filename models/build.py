@@ -14,8 +14,7 @@ from models import batch, bundle, network, nir_graph
 from models.backends.reference import ReferenceBackend
 from models.base import BadModel, Trace
 from models.calibrate import Labels, Quantized, Rasters, calibrate, float_decisions, temperature
-from models.compile import tflite
-from models.compile.onnx import compile_step
+from models.compile.artefacts import artefacts
 from models.float_network import FloatNetwork
 from models.nir_file import with_dt
 from models.quantize import Bits, Granularity
@@ -161,8 +160,7 @@ def assemble(out: Path, recipe: dict[str, Any], graph: bytes, card: bytes, quant
         "network.nir": graph,
         "CARD.md": card,
         "network.npz": network.save(made),
-        "model.onnx": compile_step(made),
-        "model.tflite": tflite.compile_step(made),
+        **artefacts(made),
         "golden.npz": network.write_npz(bundle.pack_golden(golden(made))),
     }
     how = {"weight_bits": quantized.bits, "granularity": quantized.granularity}

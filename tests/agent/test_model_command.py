@@ -10,6 +10,7 @@ import pytest
 
 from agent.__main__ import main
 from models import bundle
+from models.registry import ZOO
 from tests.models import networks
 
 FEATURES = 129
@@ -146,7 +147,14 @@ def test_what_does_not_fit_is_one_sentence(
 
 
 def test_a_trainings_folder_becomes_the_shipped_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = Path(__file__).parents[2] / "models" / "zoo" / "_build" / "activity"
+    shipped, source = ZOO / "activity", tmp_path / "source"
+    source.mkdir()
+    manifest = json.loads((shipped / "manifest.json").read_text())
+    derived = ("format", "files", "weight_bits", "granularity")
+    recipe = {key: value for key, value in manifest.items() if key not in derived}
+    (source / "recipe.json").write_text(json.dumps(recipe))
+    for name in ("network.nir", "CARD.md"):
+        (source / name).write_bytes((shipped / name).read_bytes())
     assert main(["model", "build", str(source), "-o", str(tmp_path / "activity")]) == 0
     assert "activity@1.0.0, 2 layers" in capsys.readouterr().out
     assert main(["model", "diff", f"{tmp_path}/activity", "activity"]) == 0

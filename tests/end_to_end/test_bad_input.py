@@ -44,7 +44,7 @@ def test_unknown_model_and_backend(made: Rig) -> None:
     made.config.write_text(text.replace("made-motion", "made-moton"))
     refused(axond("check", "--config", str(made.config)), 78, "pipelines.motion.model", "did you mean 'made-motion'")
     made.config.write_text(text.replace('model = "made-motion"', 'model = "made-motion"\nbackend = "abacus"'))
-    refused(axond("check", "--config", str(made.config)), 78, "pipelines.motion.backend", "onnx, reference")
+    refused(axond("check", "--config", str(made.config)), 78, "pipelines.motion.backend", "onnx, tflite, reference")
 
 
 def test_model_for_another_sensor(made: Rig) -> None:
