@@ -8,8 +8,8 @@ from models.network import Network
 
 def artefacts(network: Network) -> dict[str, bytes]:
     """The same network gives the same bytes."""
-    return {
-        STEP: onnx.compile_step(network),
-        WINDOW: onnx.compile_window(network),
-        FILE: tflite.compile_step(network),
-    }
+    files = {STEP: onnx.compile_step(network), FILE: tflite.compile_step(network)}
+    if all(layer.conv is None for layer in network.layers):
+        # A convolution is slower inside ONNX Runtime's loop than outside of it.
+        files[WINDOW] = onnx.compile_window(network)
+    return files
