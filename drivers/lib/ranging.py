@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from drivers.lib.clock import NS_PER_S, sent_ns
+from drivers.lib.clock import NS_PER_S, WINDOW_S, sent_ns
 from drivers.lib.framing import U8, FrameFormat, FrameScanner, Offsets, steps_from
 from drivers.lib.framing_variable import Spacing
 from drivers.lib.timeline import GAP_NS, Rows, Timeline
@@ -87,7 +87,9 @@ class ArrivalTimeline(Timeline):
     def place(self, rows: Rows) -> tuple[Offsets, Offsets]:
         behind = np.cumsum(np.append(0, 1 + rows.missing[:0:-1]))[::-1]
         left_ns = np.minimum(rows.left_ns, rows.left_ns[-1] - np.rint(behind * self._period_ns).astype(np.int64))
-        last_ns = max(0, int(left_ns[0])) if self._left_ns is None else self._left_ns
+        # What waits for the first read is no older than a clock looks back.
+        oldest_ns = max(0, int(left_ns[0]), int(left_ns[-1]) - WINDOW_S * NS_PER_S)
+        last_ns = oldest_ns if self._left_ns is None else self._left_ns
         t_ns = np.maximum(np.maximum.accumulate(left_ns), last_ns)
         elapsed_ns = steps_from(last_ns, t_ns)
         by_time = np.maximum(np.rint(elapsed_ns * self._rate / NS_PER_S).astype(np.int64) - 1, 0)
