@@ -199,7 +199,7 @@ class _Connection:
     def _connect(self) -> None:
         try:
             self._set_credentials()
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
             # A will is only delayed while the session lives, hence more than the delay of the will.
             properties.SessionExpiryInterval = self._persistent_s or 60
             properties.ReceiveMaximum = MAX_IN_FLIGHT
@@ -325,7 +325,7 @@ class _Connection:
 
 
 def _properties(packet: int, message: Message) -> Properties:
-    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    properties = Properties(packet)  # type: ignore[no-untyped-call]  # paho has no types here
     if message.content_type:
         properties.ContentType = message.content_type
     if message.properties:

@@ -35,7 +35,7 @@ class RasterSource(AbstractProcess):  # type: ignore[misc]  # Lava has no types
 @implements(proc=RasterSource, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class RasterSourceModel(PyLoihiProcessModel):  # type: ignore[misc]
+class RasterSourceModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava has no types
     """Sends a row of the raster in each step, and zeros behind it."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
@@ -58,7 +58,7 @@ def _step(model: Any) -> tuple[int, int]:
 @implements(proc=LIF, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class RecordedLif(PyLifModelBitAcc):  # type: ignore[misc]
+class RecordedLif(PyLifModelBitAcc):  # type: ignore[misc]  # Lava has no types
     """One population; with ``integrator`` it never spikes."""
 
     def run_spk(self) -> None:
@@ -90,7 +90,7 @@ class RecordedLif(PyLifModelBitAcc):  # type: ignore[misc]
 @implements(proc=Dense, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class Recurrence(PyDenseModelBitAcc):  # type: ignore[misc]
+class Recurrence(PyDenseModelBitAcc):  # type: ignore[misc]  # Lava has no types
     """Recurrent synapses, whose sums of the step before the first are due in the first."""
 
     def run_spk(self) -> None:

@@ -18,7 +18,7 @@ class _Lif(torch.autograd.Function):
     """Spikes (T, B, N) of currents (T, B, N), back-propagated through time by hand (about four times faster)."""
 
     @staticmethod
-    def forward(ctx, current, w_rec, k_u, k_v, v_th):  # type: ignore[no-untyped-def]
+    def forward(ctx, current, w_rec, k_u, k_v, v_th):  # type: ignore[no-untyped-def]  # torch calls it with what it likes
         steps, batch, neurons = current.shape
         spikes = torch.empty_like(current)
         distance = torch.empty_like(current)
@@ -37,7 +37,7 @@ class _Lif(torch.autograd.Function):
         return spikes
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch calls it with what it likes
         spikes, distance, w_rec = ctx.saved_tensors
         surrogate = (1 + SURROGATE_SLOPE / ctx.v_th * distance.abs()).pow_(-2).div_(ctx.v_th)
         keep = 1 - spikes

@@ -17,8 +17,8 @@ def some_state(rng: np.random.Generator, net: Network) -> State:
     return state
 
 
-def assert_equal(backend: Backend, net: Network, raster: np.ndarray, state: State) -> int:
-    """No output, spike or state that ``backend``, which has ``net`` loaded, gives differs; how many spikes it gave."""
+def assert_equal(backend: Backend, net: Network, raster: np.ndarray, state: State) -> Trace:
+    """No output, spike or state that ``backend``, which has ``net`` loaded, gives differs; what it did."""
     reference = ReferenceBackend()
     reference.load_network(net)
     theirs = state.copy()
@@ -27,4 +27,9 @@ def assert_equal(backend: Backend, net: Network, raster: np.ndarray, state: Stat
     assert np.array_equal(outputs, reference.infer(raster, theirs, expected))
     assert mine.differing_cells(expected) == 0
     assert all(np.array_equal(a, b) for a, b in zip(state.arrays(), theirs.arrays(), strict=True))
-    return sum(int(spikes.sum()) for spikes in expected.spikes)
+    return mine
+
+
+def spikes_in(trace: Trace) -> int:
+    """Of all layers."""
+    return sum(int(spikes.sum()) for spikes in trace.spikes)

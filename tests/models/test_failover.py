@@ -17,7 +17,6 @@ from models.base import BackendUnavailable, BadModel, Outputs, State
 from models.bundle import Bundle
 from models.failover import Runner
 from models.select import load_backend, order
-from tests.models import faulty
 from tests.models.networks import manifest, random_network, random_raster, write_bundle
 
 NET = random_network(np.random.default_rng(1))
@@ -28,14 +27,6 @@ SOON_S = 20.0
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return write_bundle(tmp_path / "made", NET)
-
-
-@pytest.fixture
-def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    faulty.install(tmp_path / "site")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setenv("AXOND_FAULT", str(tmp_path / "fault"))
-    return tmp_path / "fault"
 
 
 class Run:

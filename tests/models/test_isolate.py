@@ -15,7 +15,6 @@ from models.base import BackendUnavailable, BadModel, State, Trace
 from models.bundle import Bundle
 from models.isolate import CALL_DEADLINE_S, Isolated
 from models.select import load_kind, verify
-from tests.models import faulty
 from tests.models.networks import random_network, random_raster, write_bundle
 
 NET = random_network(np.random.default_rng(1))
@@ -25,14 +24,6 @@ RASTER = random_raster(np.random.default_rng(2), 50, NET.features, 0.3)
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return write_bundle(tmp_path / "made", NET)
-
-
-@pytest.fixture
-def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    faulty.install(tmp_path / "site")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setenv("AXOND_FAULT", str(tmp_path / "fault"))
-    return tmp_path / "fault"
 
 
 @pytest.fixture(params=["onnx", "reference"])

@@ -18,6 +18,7 @@ from models.base import BackendUnavailable, BadModel, State, Trace
 from models.convolution import ConvShape
 from models.network import DECAY_ONE, STATE_MAX, Layer, Network
 from tests.conftest import eventually
+from tests.models.exact import assert_equal, some_state
 from tests.models.networks import random_network, random_raster
 
 ROOT = Path(__file__).parents[2]
@@ -82,27 +83,6 @@ def made(seed: int) -> Network:
         layers.append(population(rng, weights(rng, n, inputs), n, **what))
         inputs = n
     return network.check(Network(tuple(layers)))
-
-
-def some_state(rng: np.random.Generator, net: Network) -> State:
-    state = State.rest(net.neurons)
-    for i, layer in enumerate(net.layers):
-        state.u[i][:], state.v[i][:] = rng.integers(-(1 << 18), 1 << 18, (2, layer.neurons))
-        if layer.v_th is not None:
-            state.s[i][:] = rng.integers(0, 2, layer.neurons)
-    return state
-
-
-def assert_equal(lava: LavaBackend, net: Network, raster: np.ndarray, state: State) -> Trace:
-    reference = ReferenceBackend()
-    reference.load_network(net)
-    theirs = state.copy()
-    mine, expected = Trace.empty(len(raster), net.neurons), Trace.empty(len(raster), net.neurons)
-    outputs = lava.infer(raster, state, mine)
-    assert np.array_equal(outputs, reference.infer(raster, theirs, expected))
-    assert mine.differing_cells(expected) == 0
-    assert all(np.array_equal(a, b) for a, b in zip(state.arrays(), theirs.arrays(), strict=True))
-    return mine
 
 
 @installed
