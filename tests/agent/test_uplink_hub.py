@@ -189,7 +189,8 @@ def test_a_refused_password_is_a_sentence_and_mends_itself(
     assert [one.levelname for one in refused[:2]] == ["WARNING", "DEBUG"]
     assert "check username and password_file" in str(device.uplink.state().error)
     password.write_text("right")
-    eventually(lambda: device.uplink.state().connected, "connected")
+    eventually(lambda: any("connected again after" in one.getMessage() for one in caplog.records), "connected")
+    assert device.uplink.state().connected
     recovered = [one for one in caplog.records if "connected again after" in one.getMessage()]
     assert [one.levelname for one in recovered] == ["INFO"]
 
