@@ -8,7 +8,7 @@ import numpy as np
 
 from drivers.packet import EVENT, Packet, SensorInfo
 from models.base import Window
-from models.datasets import IMU_INFO, audio_info
+from models.datasets.recording import IMU_INFO, audio_info
 
 SECOND_NS = 1_000_000_000
 RATES_HZ = {"audio": (16_000.0, 8000.0, 44_100.0, 48_000.0), "imu": (50.0, 100.0, 200.0), "ultrasonic": (7.5, 20.0)}

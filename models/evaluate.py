@@ -10,7 +10,7 @@ from models import nir_graph
 from models.base import Backend, BadModel, Encoder
 from models.bundle import Bundle
 from models.calibrate import float_decisions
-from models.datasets import Recording, live_window
+from models.datasets.recording import Recording, live_windows
 from models.registry import make_encoder
 from models.window import WindowSpec
 
@@ -37,58 +37,86 @@ class Evaluation:
 def evaluate(bundle: Bundle, backend: Backend, recordings: list[Recording]) -> Evaluation:
     """Cut, encode and infer every recording as a live pipeline would. Raises BadModel if a recording does not fit."""
     labels = bundle.manifest.labels
-    unknown = sorted({r.label for r in recordings} - set(labels))
+    unknown = sorted({label for r in recordings for label in _labels(r)} - set(labels))
     if unknown:
         raise BadModel(f"the data has labels that {bundle.id} does not know: {', '.join(unknown)}")
     if not recordings:
         raise BadModel("the data has no recordings")
     encoder = make_encoder(bundle, recordings[0].info)
-    rasters, heard, encoder_us = encode(recordings, encoder, bundle.windows)
-    decided = np.full(len(recordings), -1)
+    coded = encode(recordings, encoder, bundle.windows)
+    decided = np.full(len(coded.labels), -1)
     infer_ns = []
-    for i in np.flatnonzero(heard):
+    for i in np.flatnonzero(coded.heard):
         start_ns = time.perf_counter_ns()
-        decided[i] = int(backend.infer(rasters[i]).sum(axis=0).argmax())
+        decided[i] = int(backend.infer(coded.rasters[i]).sum(axis=0).argmax())
         infer_ns.append(time.perf_counter_ns() - start_ns)
-    truth = np.array([labels.index(r.label) for r in recordings])
-    by_float = _decide_float(bundle, rasters)
+    heard = coded.heard
+    truth = np.array([labels.index(label) for label in coded.labels])
+    by_float = _decide_float(bundle, coded.rasters)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(confusion, (truth[heard], decided[heard]), 1)
     groups = {}
-    for group in sorted({r.group for r in recordings} - {""}):
-        mine = np.array([r.group == group for r in recordings])
+    for group in sorted(set(coded.groups) - {""}):
+        mine = np.array(coded.groups) == group
         groups[group] = (int((decided == truth)[mine].sum()), int(mine.sum()))
     return Evaluation(
-        total=len(recordings),
+        total=len(truth),
         correct=int((decided == truth).sum()),
         correct_float=int(((by_float == truth) & heard).sum()),
         no_window=int((~heard).sum()),
         confusion=confusion,
         groups=groups,
         backend_us=float(np.median(infer_ns)) / 1e3 if infer_ns else 0.0,
-        encoder_us=encoder_us,
+        encoder_us=coded.encoder_us,
         disagreements=int(((by_float != decided) & heard).sum()),
     )
 
 
-def encode(
-    recordings: list[Recording], encoder: Encoder, spec: WindowSpec
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], float]:
-    """Rasters (n, steps, features) of the windows that a live pipeline would cut, in which recordings one began, and
-    the median time of encoding one, in us. Raises BadModel if a recording does not fit."""
-    rasters = np.zeros((len(recordings), *encoder.shape), np.uint8)
-    heard = np.zeros(len(recordings), np.bool_)
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Windows of recordings as spikes: ``rasters`` (n, steps, features), and of each its label and group."""
+
+    rasters: npt.NDArray[np.uint8]
+    labels: list[str]
+    groups: list[str]
+    heard: npt.NDArray[np.bool_]
+    """False for a clip in which no window began; its raster is empty."""
+    encoder_us: float
+    """Median time of encoding one."""
+
+
+def encode(recordings: list[Recording], encoder: Encoder, spec: WindowSpec) -> Coded:
+    """The windows that a live pipeline would cut and that count. Raises BadModel if a recording does not fit."""
+    rasters: list[npt.NDArray[np.uint8]] = []
+    labels: list[str] = []
+    groups: list[str] = []
+    heard: list[bool] = []
     encode_ns = []
-    for i, recording in enumerate(recordings):
+    for recording in recordings:
         if recording.info != recordings[0].info:
             raise BadModel(f"{recording.name}: another rate or other channels than {recordings[0].name}")
-        window = live_window(recording, spec)
-        if window is not None:
+        windows = live_windows(recording, spec)
+        for window, label in windows:
+            raster = np.zeros(encoder.shape, np.uint8)
             start_ns = time.perf_counter_ns()
-            encoder.encode(window, rasters[i])
+            encoder.encode(window, raster)
             encode_ns.append(time.perf_counter_ns() - start_ns)
-            heard[i] = True
-    return rasters, heard, float(np.median(encode_ns)) / 1e3 if encode_ns else 0.0
+            rasters.append(raster)
+            labels.append(label)
+            heard.append(True)
+        if not windows:
+            rasters.append(np.zeros(encoder.shape, np.uint8))
+            labels.append(recording.label)
+            heard.append(False)
+        groups += [recording.group] * max(1, len(windows))
+    encoder_us = float(np.median(encode_ns)) / 1e3 if encode_ns else 0.0
+    return Coded(np.stack(rasters), labels, groups, np.array(heard), encoder_us)
+
+
+def _labels(recording: Recording) -> list[str]:
+    if recording.truth is None:
+        return [recording.label]
+    return [str(label) for label in np.unique(recording.truth)]
 
 
 def _decide_float(bundle: Bundle, rasters: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -12,16 +12,17 @@ from rich.table import Table
 
 from agent.cli.command import CommandError, add_json, cells, console, positive, print_json, whole
 from drivers.packet import SensorInfo
-from models import datasets
 from models.base import BadModel
 from models.bundle import Bundle, Manifest, first_error
+from models.datasets.load import load
+from models.datasets.recording import IMU_CHANNELS
 from models.registry import encoder_for, encoder_settings
 from models.window import WindowSpec
 
 if TYPE_CHECKING:
     from models.build import Built, Samples
 
-CHANNELS = {"audio": ("mono",), "imu": datasets.IMU_CHANNELS, "event_camera": ("x", "y", "on")}
+CHANNELS = {"audio": ("mono",), "imu": IMU_CHANNELS, "event_camera": ("x", "y", "on")}
 """What sensors of a family send unless ``--input`` says otherwise."""
 EVENT_RATE_HZ = 1e6
 """Event cameras tell times in microseconds."""
@@ -211,15 +212,16 @@ def _samples(folder: Path, manifest: Manifest, features: int) -> "Samples":
         raise CommandError("--calibrate cuts recordings into windows; give --window too, or leave it out")
     parts = []
     for split in (TRAIN, TEST):
-        recordings = datasets.load(folder, split)
-        unknown = sorted({r.label for r in recordings} - set(manifest.labels))
+        recordings = load(folder, split)
+        made = encoder_for(manifest, features, recordings[0].info, str(folder))
+        coded = encode(recordings, made, manifest.window)
+        unknown = sorted(set(coded.labels) - set(manifest.labels))
         if unknown:
             raise CommandError(f"{folder}: has labels that --labels does not: {', '.join(unknown)}")
-        made = encoder_for(manifest, features, recordings[0].info, str(folder))
-        rasters, heard, _ = encode(recordings, made, manifest.window)
-        if not heard.any():
+        if not coded.heard.any():
             raise CommandError(f"{folder}: in no recording of split {split!r} a window begins")
-        parts += [rasters[heard], np.array([manifest.labels.index(r.label) for r in recordings])[heard]]
+        truth = np.array([manifest.labels.index(label) for label in coded.labels])
+        parts += [coded.rasters[coded.heard], truth[coded.heard]]
     return Samples(*parts)
 
 

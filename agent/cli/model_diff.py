@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.cli.command import add_json, print_json
-from models import datasets
 from models.backends.reference import ReferenceBackend
 from models.base import Trace
 from models.bundle import Bundle
+from models.datasets.load import load
 from models.registry import open_bundle
 
 
@@ -95,7 +95,7 @@ def _spikes(first: Bundle, second: Bundle) -> str:
 def _accuracy(pair: tuple[Bundle, Bundle], data: Path, split: str) -> list[float]:
     from models.evaluate import evaluate
 
-    recordings = datasets.load(data, split)
+    recordings = load(data, split)
     found = []
     for bundle in pair:
         backend = ReferenceBackend()

@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from agent.cli.command import add_json, cells, console, print_json
-from models import datasets
 from models.bundle import Bundle
+from models.datasets.load import load
 from models.registry import open_bundle
 from models.select import load_backend
 
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from models.evaluate import evaluate
 
     bundle = open_bundle(options.bundle, [])
-    recordings = datasets.load(options.data, options.split)
+    recordings = load(options.data, options.split)
     kind, backend = load_backend(bundle, options.backend)
     try:
         result = evaluate(bundle, backend, recordings)

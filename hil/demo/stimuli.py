@@ -11,7 +11,9 @@ import numpy.typing as npt
 import soundfile
 
 from drivers.synthetic import ACTIVITIES, motion
-from models import datasets, speech
+from models import speech
+from models.datasets.load import find, load
+from models.datasets.recording import Recording
 
 AUDIO_RATE_HZ = 8000
 IMU_RATE_HZ = 50.0
@@ -46,9 +48,9 @@ class Stimulus:
 def digits(seconds: float, seed: int, *, lead_in_s: float = PAUSE_S) -> Stimulus:
     """Spoken digits with pauses, ``seconds`` or longer. SpeechUnavailable if nothing can speak."""
     rng = np.random.default_rng(seed)
-    folder = datasets.find("audio_fsdd")
+    folder = find("audio_fsdd")
     if folder:
-        recordings = datasets.load(folder, "test")
+        recordings = load(folder, "test")
         order = rng.permutation(len(recordings))
         clips = [(recordings[i].data[:, 0], recordings[i].label) for i in order]
         source = f"recordings ({folder}, split test)"
@@ -90,9 +92,9 @@ def write_wav(stimulus: Stimulus, path: Path) -> None:
 def body_motion(seconds: float, seed: int) -> Stimulus:
     """A person who does one thing after the other, at least ``seconds`` long; six channels in WitMotion's scaling."""
     rng = np.random.default_rng(seed)
-    folder = datasets.find("imu_uci_har")
+    folder = find("imu_uci_har")
     if folder:
-        stretches = _stretches(datasets.load(folder, "test"))
+        stretches = _stretches(load(folder, "test"))
         pieces = [stretches[i] for i in rng.permutation(len(stretches))]
         source = f"recordings ({folder}, split test)"
     else:
@@ -110,7 +112,7 @@ def body_motion(seconds: float, seed: int) -> Stimulus:
     return Stimulus(source, np.concatenate(data), IMU_RATE_HZ, tuple(truth))
 
 
-def _stretches(recordings: list[datasets.Recording]) -> list[tuple[npt.NDArray[np.int16], str]]:
+def _stretches(recordings: list[Recording]) -> list[tuple[npt.NDArray[np.int16], str]]:
     """Some seconds of each activity: recorded windows of one label in a row, what overlaps only once."""
     stretches: list[tuple[list[npt.NDArray[np.int16]], str]] = []
     for label in dict.fromkeys(recording.label for recording in recordings):

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models import datasets
 from models.base import ModelError
+from models.datasets.load import find, load
+from models.datasets.recording import ACTIVITIES, IMU_INFO, DataError, Recording, live_window
 from models.encoders.imu_delta import ImuDelta
 from models.train import export, loop
 from models.train.lif import LayerSpec, Snn
@@ -21,7 +22,7 @@ from models.window import WindowSpec
 WINDOW = WindowSpec(mode="time", samples=128, hop=64)
 ENCODER = ImuDelta.Config()
 HIDDEN = [LayerSpec(neurons=192, k_u=2000, k_v=3400, limit=0.5, recurrent=True)]
-READOUT = LayerSpec(neurons=len(datasets.ACTIVITIES), k_u=3000, k_v=3900, limit=1.0)
+READOUT = LayerSpec(neurons=len(ACTIVITIES), k_u=3000, k_v=3900, limit=1.0)
 DT_S = 0.02
 SEED = 1
 EPOCHS = 30
@@ -42,7 +43,7 @@ def rotation(rng: np.random.Generator, spread_deg: float) -> npt.NDArray[np.floa
 def augment(data: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArray[np.int16]:
     """Another wearer: turned, livelier or calmer, faster or slower, with another sensor's noise and offsets."""
     turn = rotation(rng, 5.0)
-    physical = data * np.asarray(datasets.IMU_INFO.scale)
+    physical = data * np.asarray(IMU_INFO.scale)
     acceleration_g, rotation_dps = physical[:, :3] @ turn.T, physical[:, 3:] @ turn.T
     gravity_g = acceleration_g.mean(axis=0)
     acceleration_g = gravity_g * (1 + rng.normal(0, 0.015)) + (acceleration_g - gravity_g) * np.exp(rng.normal(0, 0.12))
@@ -54,28 +55,28 @@ def augment(data: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArra
         moved = np.stack([np.interp(at, np.arange(count), channel) for channel in moved.T], axis=1)
     moved[:, :3] += rng.normal(0, rng.uniform(0, 0.003), (len(moved), 3))
     moved[:, 3:] += rng.normal(0, rng.uniform(0, 0.25), (len(moved), 3))
-    return np.clip(np.rint(moved / datasets.IMU_INFO.scale), -32768, 32767).astype(np.int16)
+    return np.clip(np.rint(moved / IMU_INFO.scale), -32768, 32767).astype(np.int16)
 
 
-def encode(recordings: list[datasets.Recording], rng: np.random.Generator | None) -> loop.Rasters:
+def encode(recordings: list[Recording], rng: np.random.Generator | None) -> loop.Rasters:
     """Rasters of the windows that a pipeline would cut; augmented when ``rng`` is given."""
-    encoder = ImuDelta(ENCODER, datasets.IMU_INFO, WINDOW.samples)
+    encoder = ImuDelta(ENCODER, IMU_INFO, WINDOW.samples)
     out = np.zeros((len(recordings), *encoder.shape), np.uint8)
     for i, recording in enumerate(recordings):
         data = recording.data if rng is None else augment(recording.data, rng)
-        item = datasets.Recording(recording.name, recording.label, recording.group, data, recording.info)
-        window = datasets.live_window(item, WINDOW)
+        item = Recording(recording.name, recording.label, recording.group, data, recording.info)
+        window = live_window(item, WINDOW)
         if window is None:
-            raise datasets.DataError(f"{recording.name}: shorter than {WINDOW.samples} samples")
+            raise DataError(f"{recording.name}: shorter than {WINDOW.samples} samples")
         encoder.encode(window, out[i])
     return out
 
 
-def labels_of(recordings: list[datasets.Recording]) -> loop.Labels:
-    return np.array([datasets.ACTIVITIES.index(recording.label) for recording in recordings], np.int64)
+def labels_of(recordings: list[Recording]) -> loop.Labels:
+    return np.array([ACTIVITIES.index(recording.label) for recording in recordings], np.int64)
 
 
-def train(recordings: list[datasets.Recording], *, epochs: int) -> Snn:
+def train(recordings: list[Recording], *, epochs: int) -> Snn:
     rng = loop.start(SEED)
     banks = [encode(recordings, None), *(encode(recordings, rng) for _ in range(VARIANTS))]
     labels = labels_of(recordings)
@@ -138,7 +139,7 @@ On the official test part (other people than in training): float {float_accuracy
 
 Rows are the truth, columns what the int8 model said:
 
-{export.confusion_table(list(datasets.ACTIVITIES), counts)}
+{export.confusion_table(list(ACTIVITIES), counts)}
 
 ## Limits and bias
 
@@ -161,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        run(args.data or datasets.find("imu_uci_har"), args.out, args.epochs, args.fold)
+        run(args.data or find("imu_uci_har"), args.out, args.epochs, args.fold)
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -171,12 +172,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
     """Train, judge, and unless ``fold`` is given, write the three files. Raises ModelError."""
     if folder is None:
-        raise datasets.DataError(
-            "dataset imu_uci_har was not found; give --data or set AXOND_DATA to its parent folder"
-        )
-    recordings = datasets.load(folder, "train")
+        raise DataError("dataset imu_uci_har was not found; give --data or set AXOND_DATA to its parent folder")
+    recordings = load(folder, "train")
     if fold is None:
-        judged = datasets.load(folder, "test")
+        judged = load(folder, "test")
     else:
         blocks = np.arange(len(recordings)) * FOLDS // len(recordings)
         judged = [r for r, block in zip(recordings, blocks, strict=True) if block == fold]
@@ -187,7 +186,7 @@ def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
     said, largest = loop.predict_integer(network, rasters)
     float_accuracy = float((loop.predict(net, rasters) == truth).mean())
     integer_accuracy = float((said == truth).mean())
-    counts = loop.confusion(truth, said, len(datasets.ACTIVITIES))
+    counts = loop.confusion(truth, said, len(ACTIVITIES))
     print(f"float {float_accuracy:.4f} int8 {integer_accuracy:.4f} largest potential {largest}\n{counts}")
     export.check_headroom(largest)
     if fold is not None:
@@ -199,10 +198,10 @@ def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
         net,
         rasters.shape[1],
         name="activity",
-        sensor=datasets.IMU_INFO,
+        sensor=IMU_INFO,
         window=WINDOW,
         encoder={"kind": "imu_delta", **ENCODER.model_dump(mode="json")},
-        labels=list(datasets.ACTIVITIES),
+        labels=list(ACTIVITIES),
     )
     text = card(counts, float_accuracy, integer_accuracy).replace("{train}", str(len(recordings)))
     (out / "CARD.md").write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """What training hands over: ``network.nir`` on the integer grid, ``recipe.json`` and ``CARD.md``."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from drivers.packet import SensorInfo
 from models.base import BadModel
 from models.network import STATE_MAX, THRESHOLD_MAX, WEIGHT_SHIFT, Layer, Network, check
 from models.train.lif import DECAY_ONE, QuantLayer, Snn
-from models.window import WindowSpec
 
 HEADROOM = 2
 """The potentials seen in training data must stay this factor below the clip."""
@@ -136,34 +133,15 @@ def _neurons(layer: QuantLayer, dt_s: float) -> Any:
     return nir.CubaLIF(**shared, v_threshold=same(v_th / (2 * float(layer.scale()))), v_reset=same(0.0))
 
 
-def write_recipe(
-    path: Path,
-    net: Snn,
-    steps: int,
-    *,
-    name: str,
-    sensor: SensorInfo,
-    window: WindowSpec,
-    encoder: dict[str, Any],
-    labels: list[str],
-) -> None:
-    """Everything that a bundle's manifest needs beside the network.
+def write_recipe(path: Path, recipe: dict[str, Any], net: Snn, steps: int) -> None:
+    """``recipe`` and the temperature that goes with ``net``, whose decisions are over ``steps`` steps.
 
-    ``temperature`` turns integer potentials back into the logits of training: their unit is 1/128 weight unit, and the
-    logits are their mean over the ``steps``, times the trained gain.
+    It turns integer potentials back into the logits of training: their unit is 1/128 weight unit, and the logits are
+    their mean over the steps, times the trained gain.
     """
     unit = float(net.out.scale()) * (1 << WEIGHT_SHIFT)
-    recipe = {
-        "name": name,
-        "version": "1.0.0",
-        "input": {"family": sensor.family, "channels": list(sensor.channels), "rate_hz": sensor.rate_hz},
-        "window": asdict(window),
-        "encoder": encoder,
-        "labels": labels,
-        "state": "reset",
-        "temperature": round(unit * steps / float(torch.exp(net.log_gain.detach())), 3),
-    }
-    path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    temperature = round(unit * steps / float(torch.exp(net.log_gain.detach())), 3)
+    path.write_text(json.dumps({**recipe, "temperature": temperature}, indent=2) + "\n", encoding="utf-8")
 
 
 def confusion_table(labels: list[str], counts: npt.NDArray[np.int64]) -> str:

@@ -1,4 +1,4 @@
-"""The training loop that both shipped models share, and the integer check at its end."""
+"""The training loop that the shipped models share, and the integer check at its end."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,8 @@ from models.train.lif import Snn
 
 Rasters = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-THREADS = 2
+THREADS = 1
+"""The sums of more depend on their number, and small layers gain little."""
 BUSY_RATE = 0.15
 QUIET_RATE = 0.02
 """Mean spikes per neuron and step are pushed between these: below, gradients die; above, energy is wasted."""

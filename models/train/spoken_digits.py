@@ -14,15 +14,17 @@ import numpy.typing as npt
 import torch
 
 from drivers.packet import Packet
-from models import datasets, speech
+from models import speech
 from models.base import ModelError, Window
+from models.datasets.load import find, load
+from models.datasets.recording import DataError, Recording, audio_info, live_window
 from models.encoders.audio_mel import AudioMel
 from models.train import augment, export, loop
 from models.train.lif import LayerSpec, Snn
 from models.window import Windower, WindowSpec
 
 RATE_HZ = 8000
-INFO = datasets.audio_info(RATE_HZ)
+INFO = audio_info(RATE_HZ)
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = [str(digit) for digit in range(10)]
 WINDOW = WindowSpec(mode="onset", samples=8000, pre=800, ratio=4.0, frames=2)
@@ -86,14 +88,14 @@ def heard(data: npt.NDArray[np.int16], rng: np.random.Generator) -> Window | Non
     return None
 
 
-def make_set(recordings: list[datasets.Recording], variants: int, rng: np.random.Generator) -> Set:
+def make_set(recordings: list[Recording], variants: int, rng: np.random.Generator) -> Set:
     """Each recording as it is, and ``variants`` distorted copies."""
     encoder = AudioMel(ENCODER, INFO, WINDOW.samples)
     rasters, labels = [], []
     missed = 0
     for recording in recordings:
         for copy in range(variants + 1):
-            window = heard(recording.data, rng) if copy else datasets.live_window(recording, WINDOW)
+            window = heard(recording.data, rng) if copy else live_window(recording, WINDOW)
             if window is None:
                 missed += 1
                 continue
@@ -104,11 +106,11 @@ def make_set(recordings: list[datasets.Recording], variants: int, rng: np.random
     return Set(np.stack(rasters), np.array(labels, np.int64), missed)
 
 
-def synthetic(rng: np.random.Generator) -> tuple[list[datasets.Recording], list[datasets.Recording]]:
+def synthetic(rng: np.random.Generator) -> tuple[list[Recording], list[Recording]]:
     """Digits by espeak-ng, for training and for judging; no voice is in both."""
     held_variants = set(speech.VARIANTS[3::HELD_OUT_EVERY])
-    train: list[datasets.Recording] = []
-    judged: list[datasets.Recording] = []
+    train: list[Recording] = []
+    judged: list[Recording] = []
     for voice in speech.voices():
         accent, _, variant = voice.partition("+")
         held = variant in held_variants or accent == HELD_OUT_ACCENT
@@ -117,7 +119,7 @@ def synthetic(rng: np.random.Generator) -> tuple[list[datasets.Recording], list[
                 continue
             speed_wpm, pitch = int(rng.integers(110, 230)), int(rng.integers(15, 90))
             data = speech.speak(word, voice, RATE_HZ, speed_wpm=speed_wpm, pitch=pitch)[:, None]
-            item = datasets.Recording(f"{word}-{voice}", LABELS[digit], voice, data, INFO)
+            item = Recording(f"{word}-{voice}", LABELS[digit], voice, data, INFO)
             (judged if held else train).append(item)
     return train, judged
 
@@ -214,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--unseen", help="leave this speaker out of training and judge on him instead; writes nothing")
     args = parser.parse_args(argv)
     try:
-        run(args.data or datasets.find("audio_fsdd"), args.out, args.epochs, args.unseen)
+        run(args.data or find("audio_fsdd"), args.out, args.epochs, args.unseen)
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -224,13 +226,13 @@ def main(argv: list[str] | None = None) -> int:
 def run(folder: Path | None, out: Path, epochs: int, unseen: str | None) -> None:
     """Train, judge, and unless ``unseen`` is given, write the three files. Raises ModelError."""
     if folder is None:
-        raise datasets.DataError("dataset audio_fsdd was not found; give --data or set AXOND_DATA to its parent folder")
-    recordings, judged = datasets.load(folder, "train"), datasets.load(folder, "test")
+        raise DataError("dataset audio_fsdd was not found; give --data or set AXOND_DATA to its parent folder")
+    recordings, judged = load(folder, "train"), load(folder, "test")
     if unseen:
         judged = [r for r in recordings + judged if r.group == unseen]
         recordings = [r for r in recordings if r.group != unseen]
         if not judged:
-            raise datasets.DataError(f"{folder}: there is no speaker {unseen!r}")
+            raise DataError(f"{folder}: there is no speaker {unseen!r}")
     rng = loop.start(SEED)
     made, made_judged = synthetic(rng)
     human_set = make_set(recordings, VARIANTS["human"], rng)

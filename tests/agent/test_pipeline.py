@@ -12,8 +12,8 @@ from agent.checkpoint import Checkpoint
 from agent.mailbox import Mailbox
 from agent.pipeline import Pipeline, ReportPolicy
 from drivers.packet import Packet
-from models import datasets
 from models.backends.reference import ReferenceBackend
+from models.datasets.recording import audio_info
 from models.failover import Runner
 from models.session import Session
 from tests.models import faulty, networks
@@ -37,7 +37,7 @@ class Rig:
     """A pipeline on one faulty backend, in its thread."""
 
     def __init__(self, folder: Path, fault: Path) -> None:
-        info = datasets.audio_info(RATE_HZ)
+        info = audio_info(RATE_HZ)
         self.fault = fault
         self.bundle = networks.write_bundle(
             folder / "made",

@@ -20,7 +20,7 @@ from agent.hub.store import HubStore, StreamLedger
 from agent.outbox_store import audit
 from agent.status import StatusUnavailable, ask
 from drivers.packet import SensorInfo
-from models import datasets
+from models.datasets.recording import IMU_INFO, audio_info
 from tests.models import networks
 
 AUDIO_RATE_HZ = 8000
@@ -48,10 +48,10 @@ def bursts(seconds: float) -> np.ndarray:
 
 def make_models(folder: Path) -> None:
     """Random networks with the real encoders: what they say means nothing, but it is always the same."""
-    audio = datasets.audio_info(AUDIO_RATE_HZ)
+    audio = audio_info(AUDIO_RATE_HZ)
     _made(folder, "made-audio", audio, {"mode": "onset", "samples": 8000, "pre": 400}, {"kind": "audio_mel"})
     window = {"mode": "time", "samples": 128, "hop": 16}
-    _made(folder, "made-motion", datasets.IMU_INFO, window, {"kind": "imu_delta"})
+    _made(folder, "made-motion", IMU_INFO, window, {"kind": "imu_delta"})
 
 
 def _made(folder: Path, name: str, info: SensorInfo, window: dict[str, Any], encoder: dict[str, Any]) -> None:

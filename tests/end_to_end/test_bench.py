@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from models.datasets import find
+from models.datasets.load import find
 from tests.end_to_end.rig import axond
 
 

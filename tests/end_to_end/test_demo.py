@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from models.datasets import find
+from models.datasets.load import find
 from models.registry import ZOO
 from tests.brokers import MOSQUITTO
 from tests.end_to_end.rig import axond

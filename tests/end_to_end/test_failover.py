@@ -15,9 +15,9 @@ import pytest
 import soundfile
 
 from drivers.packet import Packet
-from models import datasets
 from models.backends.reference import ReferenceBackend
 from models.bundle import Bundle
+from models.datasets.recording import audio_info
 from models.stream import Stream
 from tests.end_to_end.rig import Process, Rig, axond, log_lines, rig, wait_for
 from tests.models import faulty, networks
@@ -67,7 +67,7 @@ format = "json"
 
 @pytest.fixture
 def bundle(installed: Rig) -> Bundle:
-    info = datasets.audio_info(RATE_HZ)
+    info = audio_info(RATE_HZ)
     return networks.write_bundle(
         installed.state / "models" / "made-noise",
         networks.random_network(np.random.default_rng(3), 120, (32,), integrator=True),
@@ -85,7 +85,7 @@ def expected(bundle: Bundle, wav: Path, count: int) -> list[tuple[str, float, in
     """What a run without any incident says: label, score and input spikes of the first ``count`` steps."""
     backend = ReferenceBackend()
     backend.load(bundle)
-    session = Stream(bundle, backend, datasets.audio_info(RATE_HZ))
+    session = Stream(bundle, backend, audio_info(RATE_HZ))
     samples, _ = soundfile.read(wav, dtype="int16", always_2d=True)
     step = RATE_HZ // 10
     said: list[tuple[str, float, int]] = []

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from hil.demo import stimuli
-from models import datasets
+from models.datasets.load import find
 
 
 @pytest.fixture
 def no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "find", lambda name: None)
+    monkeypatch.setattr(stimuli, "find", lambda name: None)
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
@@ -39,14 +39,14 @@ def test_the_same_seed_gives_the_same_motion(no_recordings: None) -> None:
     assert np.array_equal(stimuli.body_motion(5.0, 3).data, stimuli.body_motion(5.0, 3).data)
 
 
-@pytest.mark.skipif(datasets.find("audio_fsdd") is None, reason="no recordings: audio_fsdd is not on this machine")
+@pytest.mark.skipif(find("audio_fsdd") is None, reason="no recordings: audio_fsdd is not on this machine")
 def test_recorded_words() -> None:
     words = stimuli.digits(20.0, seed=1)
     assert words.source.startswith("recordings (")
     assert len({span.label for span in words.truth}) > 3
 
 
-@pytest.mark.skipif(datasets.find("imu_uci_har") is None, reason="no recordings: imu_uci_har is not on this machine")
+@pytest.mark.skipif(find("imu_uci_har") is None, reason="no recordings: imu_uci_har is not on this machine")
 def test_recorded_motion() -> None:
     motion = stimuli.body_motion(60.0, seed=1)
     assert motion.source.startswith("recordings (")

@@ -10,7 +10,7 @@ from models import batch, nir_graph
 from models.backends.reference import ReferenceBackend
 from models.base import BadModel, Trace
 from models.calibrate import calibrate, float_decisions, temperature
-from models.datasets import find
+from models.datasets.load import find
 from models.float_network import FloatNetwork
 from models.network import STATE_MAX
 from models.quantize import quantize, quantize_layer

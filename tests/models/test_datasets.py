@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import datasets
-from models.datasets import DataError, Recording, audio_info
+from models.datasets.load import find, load
+from models.datasets.recording import IMU_INFO, DataError, Recording, audio_info, live_window
 from models.window import WindowSpec
 
 ONSET = WindowSpec("onset", samples=4000, pre=400)
@@ -58,7 +58,7 @@ def test_audio_comes_from_archives_and_loose_files(tmp_path: Path) -> None:
     manifest(tmp_path, [("b.wav", "7", "ann", "train"), ("a.wav", "3", "bob", "train"), ("c.wav", "1", "bob", "test")])
     archive(tmp_path / "one.tar.xz", {"inner/a.wav": wav(word())})
     (tmp_path / "b.wav").write_bytes(wav(word(500), rate_hz=16000))
-    first, second = datasets.load(tmp_path, "train")
+    first, second = load(tmp_path, "train")
     assert (first.name, first.label, first.group, first.info.rate_hz) == ("b.wav", "7", "ann", 16000.0)
     assert (second.name, second.label, second.group, second.info.rate_hz) == ("a.wav", "3", "bob", 8000.0)
     assert second.data.dtype == np.int16
@@ -69,13 +69,13 @@ def test_audio_comes_from_archives_and_loose_files(tmp_path: Path) -> None:
 def test_any_label_column_is_taken(tmp_path: Path, column: str) -> None:
     manifest(tmp_path, [("a.wav", "x", "", "test")], f"file,{column},note,split")
     (tmp_path / "a.wav").write_bytes(wav(word()))
-    (recording,) = datasets.load(tmp_path, "test")
+    (recording,) = load(tmp_path, "test")
     assert (recording.label, recording.group) == ("x", "")
 
 
 def test_har_becomes_six_channels_in_sensor_integers(tmp_path: Path) -> None:
     har(tmp_path / "har.npz")
-    first, second = datasets.load(tmp_path, "train")
+    first, second = load(tmp_path, "train")
     assert [first.label, second.label] == ["standing", "laying"]
     assert first.data.dtype == np.int16
     assert first.data[0].tolist() == [2048, 0, 0, 0, 0, round(10 * 32768 / 2000)]
@@ -84,20 +84,20 @@ def test_har_becomes_six_channels_in_sensor_integers(tmp_path: Path) -> None:
 
 def test_a_missing_folder_split_or_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        datasets.load(tmp_path / "nowhere", "train")
-    with pytest.raises(DataError, match=r"neither manifest\.csv nor har\.npz"):
-        datasets.load(tmp_path, "train")
+        load(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match=r"none of .*is there; point at a dataset"):
+        load(tmp_path, "train")
     manifest(tmp_path, [("a.wav", "1", "ann", "train")])
     with pytest.raises(DataError, match="no rows of split 'exam'; there are train"):
-        datasets.load(tmp_path, "exam")
+        load(tmp_path, "exam")
     with pytest.raises(DataError, match=r"a\.wav is in manifest\.csv, but neither in an archive"):
-        datasets.load(tmp_path, "train")
+        load(tmp_path, "train")
 
 
 def test_a_manifest_without_its_columns_is_named(tmp_path: Path) -> None:
     manifest(tmp_path, [("a.wav", "1", "ann", "train")], "path,digit,speaker,split")
     with pytest.raises(DataError, match="expected columns file, split"):
-        datasets.load(tmp_path, "train")
+        load(tmp_path, "train")
 
 
 def test_a_broken_archive_is_named(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     blob = (tmp_path / "one.tar.xz").read_bytes()
     (tmp_path / "one.tar.xz").write_bytes(blob[: len(blob) // 2])
     with pytest.raises(DataError, match=r"one\.tar\.xz: broken archive"):
-        datasets.load(tmp_path, "train")
+        load(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_broken_sound_is_named(tmp_path: Path, blob: bytes, words: str) -> None:
     manifest(tmp_path, [("a.wav", "1", "ann", "train")])
     (tmp_path / "a.wav").write_bytes(blob)
     with pytest.raises(DataError, match=f"a.wav: .*{words}"):
-        datasets.load(tmp_path, "train")
+        load(tmp_path, "train")
 
 
 def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.wav").write_bytes(wav(word()))
     manifest(inside, [("../secret.wav", "1", "ann", "train")])
     with pytest.raises(DataError, match="neither in an archive"):
-        datasets.load(inside, "train")
+        load(inside, "train")
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
 def test_a_wrong_har_file_is_named(tmp_path: Path, change: dict[str, object], words: str) -> None:
     har(tmp_path / "har.npz", **change)
     with pytest.raises(DataError, match=words):
-        datasets.load(tmp_path, "train")
+        load(tmp_path, "train")
 
 
 def test_a_broken_har_file_is_named(tmp_path: Path) -> None:
     har(tmp_path / "har.npz")
     (tmp_path / "har.npz").write_bytes((tmp_path / "har.npz").read_bytes()[:900])
     with pytest.raises(DataError, match="not a readable npz"):
-        datasets.load(tmp_path, "train")
+        load(tmp_path, "train")
 
 
 def test_a_dataset_is_found_in_the_environment_then_in_the_cache(
@@ -165,15 +165,15 @@ def test_a_dataset_is_found_in_the_environment_then_in_the_cache(
     (cache / "axond" / "data" / "made_up_set").mkdir(parents=True)
     monkeypatch.setenv("AXOND_DATA", str(given))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    assert datasets.find("made_up_set") == cache / "axond" / "data" / "made_up_set"
+    assert find("made_up_set") == cache / "axond" / "data" / "made_up_set"
     (given / "made_up_set").mkdir(parents=True)
-    assert datasets.find("made_up_set") == given / "made_up_set"
-    assert datasets.find("no_such_set") is None
+    assert find("made_up_set") == given / "made_up_set"
+    assert find("no_such_set") is None
 
 
 def test_the_live_window_of_a_word_starts_where_a_pipeline_hears_it() -> None:
     recording = Recording("w", "1", "ann", word()[:, None], audio_info(8000.0))
-    window = datasets.live_window(recording, ONSET)
+    window = live_window(recording, ONSET)
     assert window is not None
     assert window.data.shape == (4000, 1)
     assert (window.data[400:2000, 0] == word()).all()
@@ -182,23 +182,34 @@ def test_the_live_window_of_a_word_starts_where_a_pipeline_hears_it() -> None:
 
 def test_a_recording_that_nobody_hears_has_no_window() -> None:
     recording = Recording("w", "1", "ann", np.ones((3000, 1), np.int16), audio_info(8000.0))
-    assert datasets.live_window(recording, ONSET) is None
+    assert live_window(recording, ONSET) is None
 
 
 def test_a_time_window_is_the_recording_as_it_is() -> None:
     spec = WindowSpec("time", samples=128, hop=64)
     data = np.arange(128 * 6, dtype=np.int16).reshape(128, 6)
-    window = datasets.live_window(Recording("w", "laying", "", data, datasets.IMU_INFO), spec)
+    window = live_window(Recording("w", "laying", "", data, IMU_INFO), spec)
     assert window is not None
     assert (window.data == data).all()
-    assert datasets.live_window(Recording("w", "laying", "", data[:100], datasets.IMU_INFO), spec) is None
+    assert live_window(Recording("w", "laying", "", data[:100], IMU_INFO), spec) is None
 
 
 @pytest.mark.parametrize(("name", "split", "count"), [("audio_fsdd", "test", 150), ("imu_uci_har", "train", 2205)])
 def test_the_real_sets_are_read_whole(name: str, split: str, count: int) -> None:
-    folder = datasets.find(name)
+    folder = find(name)
     if folder is None:
         pytest.skip(f"dataset {name} is not on this machine (AXOND_DATA is {os.environ.get('AXOND_DATA', 'not set')})")
-    recordings = datasets.load(folder, split)
+    recordings = load(folder, split)
     assert len(recordings) == count
     assert len({recording.label for recording in recordings}) in {6, 10}
+
+
+def test_every_window_of_a_run_counts_by_the_label_of_its_last_sample() -> None:
+    spec = WindowSpec(mode="time", samples=4, hop=3)
+    data = np.arange(10, dtype=np.int16)[:, None]
+    truth = np.array(["up"] * 6 + ["down"] * 4)
+    info = audio_info(9.0)
+    windows = live_windows(Recording("run", "", "", data, info, truth), spec)
+    assert [label for _, label in windows] == ["up", "down", "down"]
+    assert [window.data[0, 0] for window, _ in windows] == [0, 3, 6]
+    assert len(live_windows(Recording("clip", "up", "", data, info), spec)) == 1

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from drivers.packet import SensorInfo
 from models.base import BadModel, Window
-from models.datasets import IMU_INFO, audio_info
+from models.datasets.recording import IMU_INFO, audio_info
 from models.encoders.audio_mel import AudioMel
 from models.encoders.imu_delta import ImuDelta
 

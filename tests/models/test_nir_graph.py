@@ -9,7 +9,7 @@ import pytest
 from models import float_network, nir_graph
 from models.backends.reference import ReferenceBackend
 from models.base import BadModel
-from models.datasets import find
+from models.datasets.load import find
 from models.quantize import quantize
 from tests.models import networks
 

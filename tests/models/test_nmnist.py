@@ -9,7 +9,7 @@ import pytest
 
 from models import batch, nir_graph
 from models.calibrate import float_decisions
-from models.datasets import find
+from models.datasets.load import find
 from models.quantize import quantize
 
 STEP_US = 10_000

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
-from models import datasets
 from models.backends.onnx import OnnxBackend
 from models.backends.reference import ReferenceBackend
 from models.backends.tflite import TfliteBackend
 from models.base import Backend, BackendUnavailable, BadModel, Raster, State, Trace
 from models.compile.artefacts import artefacts
 from models.convolution import ConvShape
+from models.datasets.load import find, load
+from models.datasets.recording import live_window
 from models.network import DECAY_ONE, Layer, Network, check
 from models.registry import AUTO_ORDER, make_encoder, open_bundle
 from models.select import load_kind
@@ -139,15 +140,15 @@ def test_the_graph_of_a_window_is_that_of_its_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "data"), [("spoken-digits", "audio_fsdd"), ("activity", "imu_uci_har")])
 def test_recorded_windows(name: str, data: str) -> None:
-    folder = datasets.find(data)
+    folder = find(data)
     if folder is None:
         pytest.skip(f"no recordings {data} here")
     bundle = open_bundle(name, [])
-    recordings = datasets.load(folder, "test") + datasets.load(folder, "train")
+    recordings = load(folder, "test") + load(folder, "train")
     encoder = make_encoder(bundle, recordings[0].info)
     rasters = []
     for recording in recordings:
-        window = datasets.live_window(recording, bundle.windows)
+        window = live_window(recording, bundle.windows)
         if window is not None:
             raster = np.zeros(encoder.shape, np.uint8)
             encoder.encode(window, raster)

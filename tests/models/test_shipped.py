@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import datasets
 from models.backends.onnx import OnnxBackend
 from models.backends.reference import ReferenceBackend
 from models.base import Trace
+from models.datasets.load import find, load
 from models.evaluate import evaluate
 from models.registry import ZOO, open_bundle
 from models.select import load_backend
@@ -51,12 +51,12 @@ def test_a_thousand_random_rasters_differ_in_no_cell(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_accuracy_on_the_test_split(name: str) -> None:
-    folder = datasets.find(DATA[name])
+    folder = find(DATA[name])
     if folder is None:
         pytest.skip(f"no recordings: {DATA[name]} is neither in AXOND_DATA nor in ../shared/data")
     bundle = open_bundle(name, [])
     _, backend = load_backend(bundle, "onnx")
-    result = evaluate(bundle, backend, datasets.load(folder, "test"))
+    result = evaluate(bundle, backend, load(folder, "test"))
     backend.close()
     assert result.correct / result.total >= BARS[name]
     assert abs(result.correct - result.correct_float) / result.total <= 0.005

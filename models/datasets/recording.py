@@ -1,0 +1,73 @@
+"""Labelled recordings, as the sensors would have delivered them, and the windows that a live pipeline cuts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drivers.packet import Packet, SensorInfo
+from models.base import ModelError, Window
+from models.window import Windower, WindowSpec
+
+ACTIVITIES = ("walking", "walking_upstairs", "walking_downstairs", "sitting", "standing", "laying")
+"""UCI HAR's labels 1..6."""
+IMU_CHANNELS = ("ax", "ay", "az", "gx", "gy", "gz")
+IMU_INFO = SensorInfo(
+    family="imu",
+    channels=IMU_CHANNELS,
+    units=("g",) * 3 + ("deg/s",) * 3,
+    scale=(16 / 32768,) * 3 + (2000 / 32768,) * 3,
+    rate_hz=50.0,
+)
+"""WitMotion's scaling: +-16 g and +-2000 deg/s in int16."""
+LEAD_IN_S = 0.5
+"""Silence before a recording, so that the onset is heard as in a quiet room."""
+
+
+class DataError(ModelError):
+    """A dataset is missing, incomplete or not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One labelled item. ``data`` is (n, channels) integer, or EVENT[n]; ``group`` names what must not be split (a
+    speaker).
+
+    A clip says one thing: its first window counts. A run goes on, and ``truth`` (n,) has the label of every sample:
+    then all its windows count, each by the label of its last sample.
+    """
+
+    name: str
+    label: str
+    group: str
+    data: npt.NDArray[Any]
+    info: SensorInfo
+    truth: npt.NDArray[np.str_] | None = None
+
+
+def audio_info(rate_hz: float) -> SensorInfo:
+    """One microphone with 16-bit samples."""
+    return SensorInfo(family="audio", channels=("mono",), units=("FS",), scale=(1 / 32768,), rate_hz=rate_hz)
+
+
+def live_windows(recording: Recording, spec: WindowSpec, *, lead_in_s: float = LEAD_IN_S) -> list[tuple[Window, str]]:
+    """The windows that count, as a live pipeline would cut them, and their labels; none where none begins.
+
+    In mode ``onset`` a recording stands between digital silences; in mode ``time`` it is taken as it is.
+    """
+    data, info = recording.data, recording.info
+    dt_ns = round(1e9 / info.rate_hz)
+    if spec.mode == "onset":
+        before = np.zeros((round(lead_in_s * info.rate_hz), data.shape[1]), data.dtype)
+        after = np.zeros((spec.samples, data.shape[1]), data.dtype)
+        data = np.concatenate([before, data, after])
+    windows = Windower(spec, info).push(Packet(recording.name, seq=0, t0_ns=0, dt_ns=dt_ns, data=data))
+    if recording.truth is None:
+        return [(window, recording.label) for window in windows[:1]]
+    return [(window, str(recording.truth[round(window.end_ns / dt_ns) - 1])) for window in windows]
+
+
+def live_window(recording: Recording, spec: WindowSpec) -> Window | None:
+    """The first window that a pipeline would cut from this recording; None when none begins."""
+    return next((window for window, _ in live_windows(recording, spec)), None)
