@@ -1,4 +1,4 @@
-"""The end of every training: judge the integers, write ``network.nir``, ``recipe.json``, ``statistics.npz``, CARD.md."""
+"""The end of every training: judge the integers, then write what ``axond model build`` wants, and the card."""
 
 import tempfile
 import time

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.datasets.load import find, load
-from models.datasets.recording import IMU_INFO, DataError, Recording, audio_info, live_window
+from models.datasets.recording import IMU_INFO, DataError, Recording, audio_info, live_window, live_windows
 from models.window import WindowSpec
 
 ONSET = WindowSpec("onset", samples=4000, pre=400)
