@@ -12,6 +12,7 @@ from models.bundle import Bundle
 from models.calibrate import float_decisions
 from models.datasets.recording import Recording, live_windows
 from models.registry import make_encoder
+from models.select import softmax
 from models.window import WindowSpec
 
 
@@ -34,26 +35,58 @@ class Evaluation:
     """Windows which the integer and the float network label differently."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What a backend and the float graph say about windows; -1 where there was no window."""
+
+    truth: npt.NDArray[np.int64]
+    decided: npt.NDArray[np.int64]
+    by_float: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    """(n, classes) softmax of the potentials at the bundle's temperature."""
+    backend_us: float
+    """Median time of one window in the backend."""
+
+
 def evaluate(bundle: Bundle, backend: Backend, recordings: list[Recording]) -> Evaluation:
     """Cut, encode and infer every recording as a live pipeline would. Raises BadModel if a recording does not fit."""
-    labels = bundle.manifest.labels
-    unknown = sorted({label for r in recordings for label in _labels(r)} - set(labels))
-    if unknown:
-        raise BadModel(f"the data has labels that {bundle.id} does not know: {', '.join(unknown)}")
+    coded = code(bundle, recordings)
+    return summary(coded, decide(bundle, backend, coded))
+
+
+def code(bundle: Bundle, recordings: list[Recording]) -> "Coded":
+    """The windows of ``recordings`` as ``bundle`` wants them. Raises BadModel if a recording does not fit."""
     if not recordings:
         raise BadModel("the data has no recordings")
-    encoder = make_encoder(bundle, recordings[0].info)
-    coded = encode(recordings, encoder, bundle.windows)
-    decided = np.full(len(coded.labels), -1)
+    unknown = sorted({label for r in recordings for label in _labels(r)} - set(bundle.manifest.labels))
+    if unknown:
+        raise BadModel(f"the data has labels that {bundle.id} does not know: {', '.join(unknown)}")
+    return encode(recordings, make_encoder(bundle, recordings[0].info), bundle.windows)
+
+
+def decide(bundle: Bundle, backend: Backend, coded: "Coded") -> Decisions:
+    """Ask ``backend``, which has loaded ``bundle``, and the float graph."""
+    labels = bundle.manifest.labels
+    potentials = np.zeros((len(coded.labels), len(labels)), np.int64)
     infer_ns = []
     for i in np.flatnonzero(coded.heard):
         start_ns = time.perf_counter_ns()
-        decided[i] = int(backend.infer(coded.rasters[i]).sum(axis=0).argmax())
+        potentials[i] = backend.infer(coded.rasters[i]).sum(axis=0)
         infer_ns.append(time.perf_counter_ns() - start_ns)
-    heard = coded.heard
-    truth = np.array([labels.index(label) for label in coded.labels])
-    by_float = _decide_float(bundle, coded.rasters)
-    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    return Decisions(
+        truth=np.array([labels.index(label) for label in coded.labels]),
+        decided=np.where(coded.heard, potentials.argmax(axis=1), -1),
+        by_float=np.where(coded.heard, _decide_float(bundle, coded.rasters), -1),
+        scores=np.stack([softmax(row, bundle.manifest.temperature) for row in potentials]),
+        backend_us=float(np.median(infer_ns)) / 1e3 if infer_ns else 0.0,
+    )
+
+
+def summary(coded: "Coded", said: Decisions) -> Evaluation:
+    """Count."""
+    truth, decided, heard = said.truth, said.decided, coded.heard
+    classes = said.scores.shape[1]
+    confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (truth[heard], decided[heard]), 1)
     groups = {}
     for group in sorted(set(coded.groups) - {""}):
@@ -62,13 +95,13 @@ def evaluate(bundle: Bundle, backend: Backend, recordings: list[Recording]) -> E
     return Evaluation(
         total=len(truth),
         correct=int((decided == truth).sum()),
-        correct_float=int(((by_float == truth) & heard).sum()),
+        correct_float=int((said.by_float == truth).sum()),
         no_window=int((~heard).sum()),
         confusion=confusion,
         groups=groups,
-        backend_us=float(np.median(infer_ns)) / 1e3 if infer_ns else 0.0,
+        backend_us=said.backend_us,
         encoder_us=coded.encoder_us,
-        disagreements=int(((by_float != decided) & heard).sum()),
+        disagreements=int((said.by_float != decided).sum()),
     )
 
 
