@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,3 +90,20 @@ def positive(text: str) -> float:
     if not value > 0 or value == float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write or replace ``path``, whole or not at all. Raises CommandError."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            scratch = Path(file.name)
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                scratch.chmod(0o644)
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written ({error.strerror})") from error

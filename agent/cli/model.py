@@ -2,7 +2,16 @@
 
 import argparse
 
-from agent.cli import model_bench, model_build, model_diff, model_eval, model_export, model_info, model_verify
+from agent.cli import (
+    model_bench,
+    model_build,
+    model_diff,
+    model_eval,
+    model_export,
+    model_info,
+    model_report,
+    model_verify,
+)
 from agent.cli.command import Command
 
 NAMED = "a model's name (spoken-digits, activity) or a bundle's folder (with a '/')"
@@ -19,14 +28,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     evaluate = sub.add_parser("eval", help="accuracy on a folder of labelled recordings")
     bench = sub.add_parser("bench", help="time of a step on every backend that is here")
     export = sub.add_parser("export", help="write the artefact for one target")
+    report = sub.add_parser("report", help="one HTML page: accuracy, scores, spikes, times")
     diff = sub.add_parser("diff", help="what differs between two bundles")
-    for action in (info, verify, evaluate, bench, export):
+    for action in (info, verify, evaluate, bench, export, report):
         action.add_argument("bundle", help=NAMED)
     diff.add_argument("first", help=NAMED)
     diff.add_argument("second", help="the other one")
     for action, module in (
         (build, model_build), (info, model_info), (verify, model_verify), (evaluate, model_eval),
-        (bench, model_bench), (export, model_export), (diff, model_diff),
+        (bench, model_bench), (export, model_export), (diff, model_diff), (report, model_report),
     ):  # fmt: skip
         module.configure(action)
         action.set_defaults(act=module.run)
@@ -46,6 +56,7 @@ COMMAND = Command(
   axond model info spoken-digits
   axond model verify spoken-digits
   axond model eval spoken-digits --data ../shared/data/audio_fsdd --split test
+  axond model report spoken-digits --data ../shared/data/audio_fsdd -o digits.html
   axond model diff activity ./mine
 """,
     _configure,

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from agent.cli.command import add_json, cells, console, positive, print_json
 from models.base import Backend, BackendUnavailable, BadModel, Raster
+from models.bundle import Bundle
 from models.registry import backends, open_bundle
 from models.select import load_kind
 
@@ -22,7 +23,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle, [])
-    raster = np.ascontiguousarray(bundle.golden.rasters[len(bundle.golden.rasters) // 2])
+    rows, steps = measure(bundle, options.seconds), bundle.golden.rasters.shape[1]
+    if options.json:
+        print_json({"bundle": bundle.id, "steps": steps, "us_per_step": rows})
+        return 0
+    table = Table("backend", "us per step", "why not")
+    for kind, row in rows.items():
+        table.add_row(*cells(kind, *((f"{row:.2f}", "") if isinstance(row, float) else ("-", row))))
+    console().print(table)
+    print(f"{bundle.id}: median over whole rasters of {steps} steps, density {_raster(bundle).mean():.2f}")
+    return 0
+
+
+def measure(bundle: Bundle, seconds: float) -> dict[str, float | str]:
+    """The time of a step on each backend, in microseconds, or why there is none."""
     rows: dict[str, float | str] = {}
     for kind in backends():
         if kind in UNPUBLISHED:
@@ -34,18 +48,15 @@ def run(options: argparse.Namespace) -> int:
             rows[kind] = str(error)
             continue
         try:
-            rows[kind] = round(step_us(backend, raster, options.seconds), 2)
+            rows[kind] = round(step_us(backend, _raster(bundle), seconds), 2)
         finally:
             backend.close()
-    if options.json:
-        print_json({"bundle": bundle.id, "steps": len(raster), "us_per_step": rows})
-        return 0
-    table = Table("backend", "us per step", "why not")
-    for kind, row in rows.items():
-        table.add_row(*cells(kind, *((f"{row:.2f}", "") if isinstance(row, float) else ("-", row))))
-    console().print(table)
-    print(f"{bundle.id}: median over whole rasters of {len(raster)} steps, density {raster.mean():.2f}")
-    return 0
+    return rows
+
+
+def _raster(bundle: Bundle) -> Raster:
+    rasters = bundle.golden.rasters
+    return np.ascontiguousarray(rasters[len(rasters) // 2])
 
 
 def step_us(backend: Backend, raster: Raster, seconds: float) -> float:
