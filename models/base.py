@@ -41,15 +41,18 @@ class Window:
     """CLOCK_MONOTONIC time of the first sample."""
     dt_ns: int
     data: npt.NDArray[np.generic]
-    """(samples, channels) integer, C-contiguous; valid until the next ``push`` of the Windower that made it."""
+    """(samples, channels) integer, or EVENT[n]; C-contiguous, valid until the next ``push`` of what cut it."""
     info: SensorInfo
     lost: int = 0
-    """Samples inside the window that are known to be missing and were filled by holding the last value."""
+    """Samples inside the window that are known to be missing and were filled by holding the last value; of events, how
+    many are known to be missing."""
+    span_ns: int = 0
+    """Length of a window of events, whose ``dt_ns`` is 0."""
 
     @property
     def end_ns(self) -> int:
-        """Capture time of the end of the last sample."""
-        return self.t0_ns + self.dt_ns * len(self.data)
+        """Capture time of the end of the last sample, or of the window of events."""
+        return self.t0_ns + (self.span_ns or self.dt_ns * len(self.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,10 @@ class Inference:
     """CLOCK_MONOTONIC when the raster was ready."""
     inferred_ns: int
     """CLOCK_MONOTONIC when the backend had answered."""
+    quality: float | None = None
+    """0..1, of a model that fuses sensors: how much of what they should give this rests on."""
+    missing: tuple[str, ...] = ()
+    """Inputs of such a model that gave nothing to it, or nothing plausible."""
 
 
 class Encoder(Protocol):

@@ -21,7 +21,8 @@ Cut = Callable[[int, int], Iterator[Packet]]
 
 
 def sensors(rate_hz: object) -> Iterator[SensorInfo]:
-    """Sensors of all families that have samples, at ``rate_hz`` if that is a number, else at usual rates."""
+    """Sensors of all families, those with samples at ``rate_hz`` if that is a number, else at usual rates."""
+    yield CAMERA
     for family, usual in RATES_HZ.items():
         for rate in (float(rate_hz),) if isinstance(rate_hz, (int, float)) else usual:
             info = {"audio": audio_info(rate), "imu": IMU_INFO, "ultrasonic": RANGER}[family]
@@ -41,11 +42,33 @@ def samples(info: SensorInfo, seed: int) -> Any:
     return np.rint(walk).clip(-32768, 32767).astype(np.int16)
 
 
+def length(info: SensorInfo) -> int:
+    """Samples, or microseconds of events, of such a ``window``."""
+    return SECOND_NS // 1000 if info.family == "event_camera" else len(samples(info, 0))
+
+
 def window(info: SensorInfo, seed: int) -> Window:
-    """All of ``samples`` as one window."""
+    """All of ``samples``, or a second of events, as one window."""
+    if info.family == "event_camera":
+        (whole,) = _events(seed, 1_000_000)
+        return Window(SECOND_NS, 0, whole.data, info, span_ns=SECOND_NS)
     data = samples(info, seed)
     data.flags.writeable = False
     return Window(SECOND_NS, round(1e9 / info.rate_hz), data, info)
+
+
+def wider(one: Window) -> Window:
+    """The same in another integer type; events have one only."""
+    return one if one.data.dtype == EVENT else replace(one, data=one.data.astype(np.int32))
+
+
+def stuck(one: Window, value: int) -> Window:
+    """The same of a sensor that only ever says ``value``, an int16, or whose first pixel sends all events."""
+    if one.data.dtype != EVENT:
+        return replace(one, data=np.full_like(one.data, value))
+    data = one.data.copy()
+    data["x"], data["y"], data["on"] = 0, 0, value > 0
+    return replace(one, data=data)
 
 
 def packets(info: SensorInfo) -> Cut:

@@ -1,16 +1,16 @@
 """Packets in, inferences out: windows, encoder, backend and scores of one bundle and one sensor, without threads."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from drivers.packet import Packet, SensorInfo
-from models.base import Backend, Inference, Window
+from models.base import Backend, Inference, Raster, Window
 from models.bundle import Bundle
 from models.registry import make_encoder
 from models.select import softmax
-from models.window import Windower
+from models.window_events import empty_window, make_windower
 
 
 class Session:
@@ -19,20 +19,22 @@ class Session:
     def __init__(self, bundle: Bundle, backend: Backend, info: SensorInfo) -> None:
         """``backend`` has loaded ``bundle``. Raises BadModel when the sensor does not fit."""
         self._encoder = make_encoder(bundle, info)
-        self._windower = Windower(bundle.windows, info)
+        self._windower = make_windower(bundle.windows, info)
         self._raster = np.zeros(self._encoder.shape, np.uint8)
-        self._window_shape = bundle.windows.samples, len(info.channels)
-        self._info = info
+        self._silence = empty_window(bundle.windows, info)
         self._backend = backend
         self._labels = bundle.manifest.labels
         self._temperature = bundle.manifest.temperature
 
     def warm_up(self) -> None:
         """Go through everything once, so that the first real window does not pay for first times."""
-        samples, channels = self._window_shape
-        silence = Window(0, 1, np.zeros((samples, channels), np.int16), self._info)
-        self._encoder.encode(silence, self._raster)
+        self._encoder.encode(self._silence, self._raster)
         self._backend.infer(self._raster)
+
+    @property
+    def raster(self) -> Raster:
+        """The spikes of the latest window; the next one overwrites them."""
+        return self._raster
 
     @property
     def given_up_samples(self) -> int:
@@ -41,7 +43,17 @@ class Session:
 
     def push(self, packet: Packet) -> Iterator[Inference]:
         """Take a packet; yield the inference of each window that it completes."""
-        for window in self._windower.push(packet):
+        return self._infer(self._windower.push(packet))
+
+    def advance(self, now_ns: int) -> Iterator[Inference]:
+        """Nothing from before ``now_ns`` is still to come: yield the inference of each window that is complete by it.
+
+        Only events need that; samples tell by themselves that time passes.
+        """
+        return self._infer(self._windower.advance(now_ns))
+
+    def _infer(self, windows: Iterable[Window]) -> Iterator[Inference]:
+        for window in windows:
             self._encoder.encode(window, self._raster)
             encoded_ns = time.monotonic_ns()
             potentials = self._backend.infer(self._raster).sum(axis=0)

@@ -9,11 +9,10 @@ import numpy.typing as npt
 from drivers.packet import Packet, SensorInfo
 from models.base import BadModel, Window
 from models.gap import Gap
+from models.onset import Onsets, level_of
 
 ONSET_FRAME_MS = 10.0
 """Energy is judged in frames of this length, on the first difference of the samples (no offset, little rumble)."""
-FLOOR_RISE_DB = 0.1
-"""The noise floor follows louder surroundings by this much a frame (10 dB in a second) and quieter ones at once."""
 FLOOR_MIN_FS = 2e-4
 """No room is quieter than this fraction of full scale: digital silence must not make every click an onset."""
 MAX_FILL_FRACTION = 0.25
@@ -24,13 +23,12 @@ MOST_SAMPLES = 1 << 22
 MOST_FRAMES = 100
 MOST_RATIO = 1e6
 
-_STEPS_PER_DB = 1000
-"""Levels are whole thousandths of a decibel, so that the floor does not depend on how samples fall into packets."""
-
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
     """How a bundle wants its input cut. ``samples`` is the window's length; ``hop`` applies to mode ``time``.
+
+    Of an event camera ``samples``, ``hop`` and ``pre`` are microseconds, and its event rate is what has a floor.
 
     Mode ``onset`` starts a window ``pre`` samples before the first of ``frames`` consecutive energy frames that exceed
     ``ratio`` times the noise floor (amplitudes). Before the run it must have been quiet, less than ``sqrt(ratio)``
@@ -62,54 +60,6 @@ class WindowSpec:
             )
 
 
-class _Onsets:
-    """Finds the frames at which a run of loud frames begins. All state is integer, so packet sizes do not matter."""
-
-    def __init__(self, spec: WindowSpec, info: SensorInfo) -> None:
-        self.frame = max(2, round(info.rate_hz * ONSET_FRAME_MS / 1e3))
-        self._run = spec.frames
-        self._ratio_steps = _level(np.array([spec.ratio]))[0]
-        self._minimum_steps = _level(np.array([FLOOR_MIN_FS]))[0]
-        self._rise_steps = round(FLOOR_RISE_DB * _STEPS_PER_DB)
-        self._scale = np.asarray(info.scale, np.float64)
-        self.reset()
-
-    def reset(self) -> None:
-        self._floor_steps: int | None = None
-        self.restart()
-
-    def restart(self) -> None:
-        """Samples are missing: keep the floor, and let no word begin before a quiet frame was heard."""
-        self._loud = np.zeros(self._run - 1, np.bool_)
-        self._busy = True
-
-    def scan(self, data: npt.NDArray[np.generic], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-        """Indices, within these whole frames, of the first frame of each run that is now ``run`` frames long.
-
-        An index may be negative: the run began in frames of an earlier call. A frame with made-up samples is
-        never loud and never lowers the floor.
-        """
-        cube = data.astype(np.int64).reshape(-1, self.frame, data.shape[1])
-        step = np.diff(cube, axis=1)
-        mean_square = (step * step).sum(axis=1) / (self.frame - 1)
-        level = np.maximum(_level((np.sqrt(mean_square) * self._scale).max(axis=1)), self._minimum_steps)
-        made_up = held.reshape(-1, self.frame).any(axis=1)
-        ramp = np.arange(1, len(level) + 1, dtype=np.int64) * self._rise_steps
-        lowest = np.where(made_up, np.iinfo(np.int64).max // 2, level) - ramp
-        if self._floor_steps is None:
-            self._floor_steps = int(level[0])
-        floor = np.minimum(np.minimum.accumulate(lowest), self._floor_steps) + ramp
-        self._floor_steps = int(floor[-1])
-        above = np.where(made_up, self._ratio_steps // 2 + 1, level - floor)  # made up: neither loud nor quiet
-        loud = np.concatenate([self._loud, above > self._ratio_steps])
-        run = np.lib.stride_tricks.sliding_window_view(loud, self._run).all(axis=1)
-        decided = np.concatenate([[True], run | (above <= self._ratio_steps // 2)])
-        busy = np.concatenate([[self._busy], run])[np.maximum.accumulate(np.where(decided, np.arange(len(decided)), 0))]
-        self._loud = loud[len(level) :]
-        self._busy = bool(busy[-1])
-        return np.flatnonzero(run & ~busy[:-1]) + 1 - self._run
-
-
 class Windower:
     """Turns the packets of one sensor into windows; one thread calls it. Packets of any size give the same windows.
 
@@ -125,9 +75,10 @@ class Windower:
         """How often a gap was too long to fill, so that buffered samples were given up."""
         self.given_up = 0
         """Samples of begun windows given up that way, which no window has shown."""
-        self._onsets = _Onsets(spec, info) if spec.mode == "onset" else None
-        frame = self._onsets.frame if self._onsets else 0
-        self._reach = spec.pre + frame * (spec.frames + 1)
+        self._onsets = Onsets(spec.frames, spec.ratio, FLOOR_MIN_FS) if spec.mode == "onset" else None
+        self._frame = max(2, round(info.rate_hz * ONSET_FRAME_MS / 1e3)) if self._onsets else 0
+        self._scale = np.asarray(info.scale, np.float64)
+        self._reach = spec.pre + self._frame * (spec.frames + 1)
         self._capacity = 2 * (spec.samples + self._reach)
         self._gap = Gap(int(spec.samples * MAX_FILL_FRACTION))
         self._ramp = np.arange(self._capacity, dtype=np.int64)
@@ -142,6 +93,10 @@ class Windower:
         self._start_over()
         if self._onsets:
             self._onsets.reset()
+
+    def advance(self, now_ns: int) -> list[Window]:
+        """None: samples tell by themselves that time passes."""
+        return []
 
     def push(self, packet: Packet) -> list[Window]:
         """Take a packet; return the windows that it completes, oldest first.
@@ -226,18 +181,23 @@ class Windower:
             if self.spec.mode == "time":
                 self._starts.append(start + self.spec.hop)
 
-    def _find_onsets(self, onsets: _Onsets) -> None:
-        frames = (self._stop - self._scanned) // onsets.frame
+    def _find_onsets(self, onsets: Onsets) -> None:
+        frames = (self._stop - self._scanned) // self._frame
         if frames == 0:
             return
         index = self._scanned - self._base
-        span = slice(index, index + frames * onsets.frame)
-        for i in onsets.scan(self._data_buffer()[span], self._held[span]):
-            onset = self._scanned + int(i) * onsets.frame
+        span = slice(index, index + frames * self._frame)
+        cube = self._data_buffer()[span].astype(np.int64).reshape(frames, self._frame, -1)
+        step = np.diff(cube, axis=1)
+        mean_square = (step * step).sum(axis=1) / (self._frame - 1)
+        level = level_of((np.sqrt(mean_square) * self._scale).max(axis=1))
+        made_up: npt.NDArray[np.bool_] = self._held[span].reshape(frames, self._frame).max(axis=1)
+        for i in onsets.scan(level, made_up):
+            onset = self._scanned + int(i) * self._frame
             last_end = self._starts[-1] + self.spec.samples if self._starts else self._shown
             if onset >= last_end:
                 self._starts.append(max(onset - self.spec.pre, 0))
-        self._scanned += frames * onsets.frame
+        self._scanned += frames * self._frame
 
     def _window(self, start: int) -> Window:
         part = slice(start - self._base, start - self._base + self.spec.samples)
@@ -248,9 +208,3 @@ class Windower:
             info=self.info,
             lost=int(np.count_nonzero(self._held[part])),
         )
-
-
-def _level(amplitude: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Level in whole steps of 1/1000 dB re full scale."""
-    steps: npt.NDArray[np.float64] = np.rint(20 * _STEPS_PER_DB * np.log10(np.maximum(amplitude, 1e-12)))
-    return steps.astype(np.int64)

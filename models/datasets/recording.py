@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from drivers.packet import Packet, SensorInfo
 from models.base import ModelError, Window
-from models.window import Windower, WindowSpec
+from models.window import WindowSpec
+from models.window_events import NS_PER_US, make_windower
 
 ACTIVITIES = ("walking", "walking_upstairs", "walking_downstairs", "sitting", "standing", "laying")
 """UCI HAR's labels 1..6."""
@@ -44,6 +45,8 @@ class Recording:
     data: npt.NDArray[Any]
     info: SensorInfo
     truth: npt.NDArray[np.str_] | None = None
+    held: int = 0
+    """Samples of ``data`` that were missing and hold the last value."""
 
 
 def audio_info(rate_hz: float) -> SensorInfo:
@@ -57,15 +60,25 @@ def live_windows(recording: Recording, spec: WindowSpec, *, lead_in_s: float = L
     In mode ``onset`` a recording stands between digital silences; in mode ``time`` it is taken as it is.
     """
     data, info = recording.data, recording.info
-    dt_ns = round(1e9 / info.rate_hz)
-    if spec.mode == "onset":
-        before = np.zeros((round(lead_in_s * info.rate_hz), data.shape[1]), data.dtype)
-        after = np.zeros((spec.samples, data.shape[1]), data.dtype)
-        data = np.concatenate([before, data, after])
-    windows = Windower(spec, info).push(Packet(recording.name, seq=0, t0_ns=0, dt_ns=dt_ns, data=data))
+    windower = make_windower(spec, info)
+    if info.family == "event_camera":
+        # Time passes without events, before and after.
+        first_ns, last_ns = (int(data["t_ns"][i]) for i in (0, -1)) if len(data) else (0, 0)
+        windower.advance(first_ns - round(lead_in_s * 1e9))
+        windows = windower.push(Packet(recording.name, seq=0, t0_ns=first_ns, dt_ns=0, data=data))
+        windows += windower.advance(last_ns + spec.samples * NS_PER_US)
+        ends = [int(data["t_ns"].searchsorted(window.end_ns)) for window in windows]
+    else:
+        dt_ns = round(1e9 / info.rate_hz)
+        if spec.mode == "onset":
+            before = np.zeros((round(lead_in_s * info.rate_hz), data.shape[1]), data.dtype)
+            after = np.zeros((spec.samples, data.shape[1]), data.dtype)
+            data = np.concatenate([before, data, after])
+        windows = windower.push(Packet(recording.name, seq=0, t0_ns=0, dt_ns=dt_ns, data=data))
+        ends = [round(window.end_ns / dt_ns) for window in windows]
     if recording.truth is None:
         return [(window, recording.label) for window in windows[:1]]
-    return [(window, str(recording.truth[round(window.end_ns / dt_ns) - 1])) for window in windows]
+    return [(window, str(recording.truth[end - 1])) for window, end in zip(windows, ends, strict=True)]
 
 
 def live_window(recording: Recording, spec: WindowSpec) -> Window | None:

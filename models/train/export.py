@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 
 from models.base import BadModel
+from models.convolution import convolve
 from models.network import STATE_MAX, THRESHOLD_MAX, WEIGHT_SHIFT, Layer, Network, check
+from models.train.conv import ConvLayer
 from models.train.lif import DECAY_ONE, QuantLayer, Snn
 
 HEADROOM = 2
@@ -34,6 +36,7 @@ def integer_network(net: Snn) -> Network:
                 k_v=np.full(neurons, layer.spec.k_v, np.int32),
                 bias=np.zeros(neurons, np.int32),
                 v_th=np.full(neurons, v_th, np.int32) if layer.spiking else None,
+                conv=layer.conv if isinstance(layer, ConvLayer) else None,
             )
         )
     return check(Network(tuple(layers)))
@@ -48,14 +51,15 @@ def simulate(network: Network, rasters: npt.NDArray[np.uint8]) -> tuple[npt.NDAr
     u = [np.zeros((batch, layer.neurons), np.int64) for layer in network.layers]
     v = [np.zeros((batch, layer.neurons), np.int64) for layer in network.layers]
     s = [np.zeros((batch, layer.neurons), np.float32) for layer in network.layers]
-    weights = [layer.w_in.T.astype(np.float32) for layer in network.layers]
+    weights = [layer.w_in.astype(np.float32) for layer in network.layers]
     recurrent = [None if layer.w_rec is None else layer.w_rec.T.astype(np.float32) for layer in network.layers]
     total = np.zeros((batch, network.classes), np.int64)
     largest = 0
     for t in range(steps):
         x = rasters[:, t].astype(np.float32)
         for i, layer in enumerate(network.layers):
-            drive = x @ weights[i]  # whole numbers below 2^24: exact in float32
+            # Whole numbers below 2^24: exact in float32.
+            drive = x @ weights[i].T if layer.conv is None else convolve(x, weights[i], layer.conv)
             rec = recurrent[i]
             if rec is not None:
                 drive += s[i] @ rec
@@ -83,15 +87,23 @@ def _decay(z: npt.NDArray[np.int64], k: npt.NDArray[np.int32]) -> npt.NDArray[np
 def write_nir(net: Snn, path: Path, *, dt_s: float) -> None:
     """Input - Linear - CubaLIF - ... - Linear - CubaLI - Output with weights and thresholds on the int8 grid.
 
+    A convolution is a Conv2d in the place of a Linear, and a Flatten where a Linear follows it.
     With ``w_in = tau_syn / dt`` and ``r = tau_mem / dt`` the Euler step of NIR has gain 1 on the weights.
     """
-    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([net.layers()[0].w_in.shape[1]])})}
+    first = net.layers()[0]
+    shape = first.conv.in_shape if isinstance(first, ConvLayer) else (first.inputs,)
+    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(shape)})}
     edges = []
     before = "input"
     for i, layer in enumerate(net.layers()):
         name, weights = _name(net, i), f"{_name(net, i)}_in"
-        nodes[weights], recurrent = _linear(layer)
-        nodes[name] = _neurons(layer, dt_s)
+        if len(shape) > 1 and not isinstance(layer, ConvLayer):
+            nodes[f"{name}_flat"] = nir.Flatten({"input": np.array(shape)}, start_dim=0)
+            edges.append((before, f"{name}_flat"))
+            before = f"{name}_flat"
+        nodes[weights], recurrent = _convolution(layer) if isinstance(layer, ConvLayer) else _linear(layer)
+        shape = layer.conv.out_shape(layer.w_in.shape) if isinstance(layer, ConvLayer) else (layer.spec.neurons,)
+        nodes[name] = _neurons(layer, dt_s, shape)
         edges += [(before, weights), (weights, name)]
         if recurrent is not None:
             nodes[f"{name}_rec"] = recurrent
@@ -114,9 +126,16 @@ def _linear(layer: QuantLayer) -> tuple[Any, Any]:
     return on_grid, None if w_rec is None else nir.Linear(w_rec.numpy().astype(np.float64) / scale)
 
 
-def _neurons(layer: QuantLayer, dt_s: float) -> Any:
+def _convolution(layer: ConvLayer) -> tuple[Any, None]:
+    kernel, _, _ = layer.integers()
+    on_grid = kernel.numpy().astype(np.float64) / float(layer.scale())
+    plane, stride, padding = layer.conv.in_shape[1:], layer.conv.stride, layer.conv.padding
+    return nir.Conv2d(plane, on_grid, stride, padding, dilation=(1, 1), groups=1, bias=np.zeros(len(on_grid))), None
+
+
+def _neurons(layer: QuantLayer, dt_s: float, shape: tuple[int, ...]) -> Any:
     def same(value: float) -> npt.NDArray[np.float64]:
-        return np.full(layer.spec.neurons, value)
+        return np.full(shape, value)
 
     tau_syn = dt_s / (1 - layer.spec.k_u / DECAY_ONE)
     tau_mem = dt_s / (1 - layer.spec.k_v / DECAY_ONE)

@@ -1,5 +1,6 @@
 """The end of every training: judge the integers, then write what ``axond model build`` wants, and the card."""
 
+import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -27,28 +28,40 @@ class Recipe:
     """What the manifest says beside the network; see ``models.bundle.Manifest``."""
 
     name: str
-    sensor: SensorInfo
+    sensor: SensorInfo | None
     window: WindowSpec | None
-    encoder: dict[str, Any]
+    encoder: dict[str, Any] | None
     labels: list[str]
     dt_s: float
     version: str = "1.0.0"
     state: str = "reset"
     readout_steps: int = 1
+    detect: dict[str, Any] | None = None
+    inputs: list[dict[str, Any]] | None = None
+    """Of a fused model, instead of ``sensor``, ``window`` and ``encoder``."""
+    late_ms: float | None = None
 
     def document(self) -> dict[str, Any]:
         """As ``recipe.json`` has it, without the temperature."""
-        sensor, window = self.sensor, None if self.window is None else asdict(self.window)
-        return {
+        fields = {
             "name": self.name,
             "version": self.version,
-            "input": {"family": sensor.family, "channels": list(sensor.channels), "rate_hz": sensor.rate_hz},
-            **({} if window is None else {"window": window}),
+            "input": None if self.sensor is None else input_of(self.sensor),
+            "window": None if self.window is None else asdict(self.window),
             "encoder": self.encoder,
+            "inputs": self.inputs,
+            "late_ms": self.late_ms,
             "labels": self.labels,
             "state": self.state,
-            **({} if self.state == "reset" else {"readout_steps": self.readout_steps}),
+            "readout_steps": None if self.state == "reset" else self.readout_steps,
+            "detect": self.detect,
         }
+        return {key: value for key, value in fields.items() if value is not None}
+
+
+def input_of(sensor: SensorInfo) -> dict[str, Any]:
+    """A sensor as a manifest says it."""
+    return {"family": sensor.family, "channels": list(sensor.channels), "rate_hz": sensor.rate_hz}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +127,9 @@ def write(net: Snn, recipe: Recipe, train: Rasters, out: Path) -> None:
     export.write_nir(net, out / "network.nir", dt_s=recipe.dt_s)
     steps = train.rasters.shape[1] if recipe.state == "reset" else recipe.readout_steps
     export.write_recipe(out / "recipe.json", recipe.document(), net, steps)
-    found = statistics.collect(export.integer_network(net), train.rasters, train.labels, len(recipe.labels))
+    temperature = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["temperature"]
+    made, classes = export.integer_network(net), len(recipe.labels)
+    found = statistics.collect(made, train.rasters, train.labels, classes, temperature)
     (out / "statistics.npz").write_bytes(network.write_npz(found))
 
 

@@ -14,7 +14,7 @@ DECAY_ONE = 4096
 SURROGATE_SLOPE = 4.0
 
 
-class _Lif(torch.autograd.Function):
+class Lif(torch.autograd.Function):
     """Spikes (T, B, N) of currents (T, B, N), back-propagated through time by hand (about four times faster)."""
 
     @staticmethod
@@ -83,6 +83,11 @@ class QuantLayer(nn.Module):
         if spec.recurrent:
             self.w_rec = nn.Parameter(torch.randn(spec.neurons, spec.neurons) * 0.3 * gain / spec.neurons**0.5)
 
+    @property
+    def inputs(self) -> int:
+        """Of a dense layer."""
+        return int(self.w_in.shape[1])
+
     def scale(self) -> torch.Tensor:
         """Weight units per unit of float weight: the largest weight becomes 127, or 7 in 4 bits."""
         largest = self.w_in.detach().abs().max()
@@ -106,12 +111,12 @@ class QuantLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(T, B, inputs) to spikes (T, B, neurons), or to the summed potential (B, neurons) of the integrator."""
         scale = self.scale()
-        w_in = _on_grid(self.w_in, scale)
+        w_in = on_grid(self.w_in, scale)
         k_u, k_v = self.spec.k_u / DECAY_ONE, self.spec.k_v / DECAY_ONE
         if self.spiking:
-            w_rec = None if self.w_rec is None else _on_grid(self.w_rec, scale)
+            w_rec = None if self.w_rec is None else on_grid(self.w_rec, scale)
             v_th = torch.round(2 * scale) / (2 * scale)
-            spikes: torch.Tensor = _Lif.apply(x @ w_in.t(), w_rec, k_u, k_v, v_th)
+            spikes: torch.Tensor = Lif.apply(x @ w_in.t(), w_rec, k_u, k_v, v_th)
             return spikes
         weights = summed_response(len(x), k_u, k_v, x)
         return torch.tensordot(weights, x, dims=1) @ w_in.t()
@@ -129,7 +134,7 @@ def summed_response(steps: int, k_u: float, k_v: float, like: torch.Tensor) -> t
     return like.new_tensor(out[::-1])
 
 
-def _on_grid(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def on_grid(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return weight + (torch.round(weight * scale) / scale - weight).detach()
 
 
@@ -150,11 +155,16 @@ class Snn(nn.Module):
     def layers(self) -> list[QuantLayer]:
         return [*self.hidden, self.out]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def spikes(self, x: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees, (T, B, neurons); remembers the mean rates of the layers before it."""
         self.rates = []
         for layer in self.hidden:
             x = layer(x)
             self.rates.append(x.mean())
             if self.training and self.dropout:
                 x = x * (torch.rand_like(x[0]) > self.dropout) / (1 - self.dropout)
-        return self.out(x) / len(x) * torch.exp(self.log_gain)
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = self.spikes(x)
+        return self.out(spikes) / len(spikes) * torch.exp(self.log_gain)

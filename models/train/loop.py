@@ -14,6 +14,8 @@ Rasters = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 THREADS = 1
 """The sums of more depend on their number, and small layers gain little."""
+Objective = Callable[[Snn, torch.Tensor, torch.Tensor], tuple[torch.Tensor, float]]
+"""Loss, and a number for people, of a batch: steps (T, B, features) and its labels, or rows of labels."""
 BUSY_RATE = 0.15
 QUIET_RATE = 0.02
 """Mean spikes per neuron and step are pushed between these: below, gradients die; above, energy is wasted."""
@@ -32,6 +34,13 @@ def to_steps(rasters: Rasters) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(rasters.transpose(1, 0, 2))).float()
 
 
+def classify(net: Snn, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Cross entropy with label smoothing of one class per raster, and the part that is right."""
+    logits = net(x)
+    loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=0.05)
+    return loss, float((logits.argmax(1) == y).float().mean())
+
+
 def fit(
     net: Snn,
     epoch_items: Callable[[int], tuple[Rasters, Labels]],
@@ -43,9 +52,10 @@ def fit(
     weight_decay: float,
     averaged_epochs: int,
     report: Callable[[int, float, float], None],
+    objective: Objective = classify,
 ) -> None:
-    """Train ``net`` in place: Adam with one cosine cycle, label smoothing; the result is the mean of the weights over
-    the last ``averaged_epochs``. ``epoch_items`` gives an epoch's rasters and labels in the order of use."""
+    """Train ``net`` in place: Adam with one cosine cycle; the result is the mean of the weights over the last
+    ``averaged_epochs``. ``epoch_items`` gives an epoch's rasters and labels in the order of use."""
     optimiser = torch.optim.AdamW(net.parameters(), lr=peak_rate, weight_decay=weight_decay)
     schedule: torch.optim.lr_scheduler.OneCycleLR | None = None
     mean: list[torch.Tensor] | None = None
@@ -60,8 +70,7 @@ def fit(
         for first in range(0, batches * batch, batch):
             x = mask(to_steps(rasters[first : first + batch]))
             y = torch.from_numpy(labels[first : first + batch])
-            logits = net(x)
-            loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=0.05)
+            loss, good = objective(net, x, y)
             activity = [torch.relu(r - BUSY_RATE) ** 2 * 5 + torch.relu(QUIET_RATE - r) * 5 for r in net.rates]
             optimiser.zero_grad()
             (loss + torch.stack(activity).sum()).backward()
@@ -71,7 +80,7 @@ def fit(
             for layer in net.layers():
                 layer.clamp_()
             losses += float(loss.detach())
-            right += float((logits.argmax(1) == y).float().mean())
+            right += good
             if epoch >= epochs - averaged_epochs:
                 taken += 1
                 now = [p.detach().clone() for p in net.parameters()]
