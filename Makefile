@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS_TO_RUN ?=
 
-.PHONY: run test check kill failover exact lava fuzz soak replug format train-spoken-digits train-activity clean help
+MODELS := spoken-digits wake-words sound-events activity wall-following event-digits pump-condition fused-digits
+COMPARED := spoken-digits sound-events activity event-digits
+
+.PHONY: run test check kill failover exact lava fuzz soak replug compare format $(MODELS:%=train-%) train-all clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,10 +59,22 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-train-spoken-digits train-activity: train-%: $(STAMP) ## train a shipped model anew (PyTorch, minutes)
-	$(BIN)/python -m pip install --quiet --editable '.[train]' --constraint packaging/train-constraints.txt
+train-all: $(MODELS:%=train-%) ## train all shipped models anew (PyTorch, an hour on one core)
+
+$(MODELS:%=train-%): train-%: $(STAMP)
+	@$(BIN)/python -c 'import torch, nir' 2>/dev/null || \
+	    $(BIN)/python -m pip install --quiet --editable '.[train]' --constraint packaging/train-constraints.txt
 	$(BIN)/python -m models.train.$(subst -,_,$*) --out build/$*
 	$(BIN)/axond model build build/$* -o models/zoo/$*
+
+compare: $(STAMP) ## the shipped models beside small int8 CNNs on TFLite, trained here (TensorFlow, 1.6 GB, half an hour)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || \
+	    $(BIN)/python -m pip install --quiet --editable '.[train]' --constraint packaging/train-constraints.txt
+	@test -x build/tensorflow/bin/python || { $(PYTHON) -m venv build/tensorflow && build/tensorflow/bin/pip install -q 'tensorflow-cpu==2.21.*'; }
+	@mkdir -p build/compare
+	for name in $(COMPARED); do $(BIN)/python -m hil.compare.features $$name build/compare/$$name.npz && \
+	    build/tensorflow/bin/python hil/compare/cnn.py build/compare/$$name.npz build/compare/$$name.tflite || exit 1; done
+	$(BIN)/axond bench compare --json
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
