@@ -14,7 +14,7 @@ from drivers.base import DriverError, Misconfigured
 from models.base import ModelError
 
 BUILT_IN = (
-    "run", "check", "status", "sensors", "replay", "record", "outbox", "hub", "model", "accelerators", "lava",
+    "run", "check", "status", "sensors", "replay", "record", "outbox", "hub", "model", "locate", "accelerators", "lava",
     "version",
 )  # fmt: skip
 """Each is ``agent/cli/<name>.py`` with a COMMAND; the entry-point group ``axond.commands`` adds more."""

@@ -5,20 +5,23 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Event
 
 from agent.capture import Capture
 from agent.checkpoint import Checkpoint
-from agent.composition import open_bundles
+from agent.composition import open_bundles, open_locators, sensor_order
 from agent.config import Config, UplinkTable
 from agent.errors import EXIT_FAILED, EXIT_OK, ConfigError
-from agent.mailbox import Mailbox
+from agent.fusion import FusedPipeline, FusedSensor
+from agent.locate import Locator
+from agent.mailbox import Inbox, Mailbox
 from agent.mqtt import Broker, PahoLink, default_port
 from agent.notify import notify
 from agent.outbox import Outbox
 from agent.outbox_group import Queued
 from agent.outbox_store import OutboxLimits
-from agent.pipeline import Pipeline, ReportPolicy
+from agent.pipeline import Pipeline, PipelineWorker, ReportPolicy, Sink
 from agent.realtime import settle
 from agent.snapshot import Parts, birth, health, metrics, snapshot
 from agent.status import StatusServer
@@ -26,7 +29,6 @@ from agent.supervisor import Supervisor
 from agent.uplink import Uplink
 from agent.version import agent_version
 from agent.worker import Worker
-from drivers.packet import SensorInfo
 from models.bundle import Bundle
 from models.failover import Runner
 
@@ -50,6 +52,7 @@ class App:
         """Reads and verifies the models; opens nothing else. Raises ConfigError."""
         self._config = config
         bundles = open_bundles(config)
+        locators = open_locators(config)
         self._outbox = Outbox(
             config.device.state_dir / "outbox.db",
             boot=secrets.token_hex(8),
@@ -58,13 +61,20 @@ class App:
         )
         drivers = {name: sensor.make() for name, sensor in config.sensors.items()}
         mailboxes: dict[str, list[Mailbox]] = {name: [] for name in drivers}
-        pipelines = {}
-        for name, bundle in bundles.items():
-            sensor = config.pipelines[name].sensors[0]
-            mailbox = Mailbox()
-            mailboxes[sensor].append(mailbox)
-            pipelines[name] = self._pipeline(name, bundle, drivers[sensor].info(), mailbox)
         captures = {name: Capture(driver, mailboxes[name]) for name, driver in drivers.items()}
+        pipelines: dict[str, PipelineWorker | Locator] = {}
+        for name, bundle in bundles.items():
+            order = sensor_order(config, name, bundle)
+            inbox = Inbox(len(order))
+            for sensor, mailbox in zip(order, inbox.mailboxes, strict=True):
+                mailboxes[sensor].append(mailbox)
+            pipelines[name] = self._pipeline(name, bundle, [captures[sensor] for sensor in order], inbox)
+        for name, session in locators.items():
+            table = config.pipelines[name]
+            mailbox = Mailbox()
+            mailboxes[table.sensors[0]].append(mailbox)
+            policy = ReportPolicy.of(table.report, table.threshold, None)
+            pipelines[name] = Locator(name, session, mailbox, policy, self._sink(name))
         self._supervisor = Supervisor()
         self._parts = Parts(config, self._outbox, self._supervisor, captures, pipelines, None, time.monotonic_ns())
         if config.uplink:
@@ -108,12 +118,19 @@ class App:
             return EXIT_FAILED
         return EXIT_OK
 
-    def _pipeline(self, name: str, bundle: Bundle, info: SensorInfo, mailbox: Mailbox) -> Pipeline:
+    def _pipeline(self, name: str, bundle: Bundle, captures: list[Capture], inbox: Inbox) -> PipelineWorker:
         table = self._config.pipelines[name]
-        policy = ReportPolicy(table.report, table.threshold or 0.0)
+        policy = ReportPolicy.of(table.report, table.threshold, bundle.manifest.detect)
         runner = Runner(table.backend, isolate=table.isolate)
+        put = self._sink(name)
+        if bundle.manifest.inputs is not None:
+            sensors = [FusedSensor(c.driver.name, c.driver.info(), partial(_state, c)) for c in captures]
+            return FusedPipeline(name, bundle, runner, sensors, inbox, policy, put)
         kept = Checkpoint(self._config.device.state_dir / "streams" / f"{name}.npz", bundle)
-        return Pipeline(name, bundle, runner, info, mailbox, policy, lambda row: self._outbox.put(name, row), kept)
+        return Pipeline(name, bundle, runner, captures[0].driver.info(), inbox.mailboxes[0], policy, put, kept)
+
+    def _sink(self, name: str) -> Sink:
+        return lambda row: self._outbox.put(name, row)
 
     def _make_uplink(self, table: UplinkTable) -> Uplink:
         broker = Broker(
@@ -171,3 +188,7 @@ class App:
     def _stop_some(self, workers: Mapping[str, Worker], timeout_s: float) -> list[str]:
         chosen: Callable[[Worker], bool] = lambda worker: any(worker is w for w in workers.values())  # noqa: E731
         return self._supervisor.stop(chosen, timeout_s)
+
+
+def _state(capture: Capture) -> str:
+    return capture.info.state

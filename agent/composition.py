@@ -2,24 +2,92 @@
 
 from agent.config import Config
 from agent.errors import ConfigError
+from drivers.packet import SensorInfo
 from models.base import BadModel
 from models.bundle import Bundle
-from models.registry import backends, make_encoder, make_stream_encoder, open_bundle
+from models.fused import make_fused_encoder
+from models.locate.session import LocateSession, LocateSpec, open_locate
+from models.registry import backends, describe, fits, make_encoder, make_stream_encoder, open_bundle
 
 
 def open_bundles(config: Config) -> dict[str, Bundle]:
-    """The verified bundle of each pipeline. Raises ConfigError naming file and key path."""
+    """The verified bundle of each pipeline that has a model. Raises ConfigError naming file and key path."""
     bundles = {}
     for name, pipeline in config.pipelines.items():
+        if pipeline.model is None:
+            continue
         where = f"{config.path}: pipelines.{name}"
         for kind in pipeline.backend:
             if kind not in ("auto", *backends()):
                 raise ConfigError(f"{where}.backend: unknown {kind!r}; there are auto, {', '.join(backends())}")
         try:
             bundle = open_bundle(pipeline.model, config.model_folders)
-            make = make_encoder if bundle.manifest.state == "reset" else make_stream_encoder
-            make(bundle, config.sensors[pipeline.sensors[0]].make().info())
         except BadModel as error:
             raise ConfigError(f"{where}.model: {error}") from error
+        _check_sensors(config, name, bundle)
+        if pipeline.report == "detect" and bundle.manifest.detect is None:
+            raise ConfigError(
+                f'{where}.report: model {pipeline.model!r} has no part "detect" in its manifest; take another report'
+            )
         bundles[name] = bundle
     return bundles
+
+
+def open_locators(config: Config) -> dict[str, LocateSession]:
+    """A session for each pipeline that locates. Raises ConfigError naming file and key path."""
+    sessions = {}
+    for name, pipeline in config.pipelines.items():
+        table = pipeline.locate
+        if table is None:
+            continue
+        geometry_mm = tuple(map(tuple, table.geometry_mm))
+        spec = LocateSpec(geometry_mm, table.noise_mm, table.acceleration_mm_s2, table.sound_m_s, table.classes)
+        try:
+            sessions[name] = open_locate(spec, config.sensors[pipeline.sensors[0]].make().info())
+        except BadModel as error:
+            raise ConfigError(f"{config.path}: pipelines.{name}.locate: {error}") from error
+    return sessions
+
+
+def _check_sensors(config: Config, name: str, bundle: Bundle) -> None:
+    """Raises ConfigError unless the model takes the pipeline's sensors."""
+    infos = [config.sensors[sensor].make().info() for sensor in sensor_order(config, name, bundle)]
+    try:
+        if bundle.manifest.inputs is not None:
+            make_fused_encoder(bundle, infos)
+        elif bundle.manifest.state == "reset":
+            make_encoder(bundle, infos[0])
+        else:
+            make_stream_encoder(bundle, infos[0])
+    except BadModel as error:
+        raise ConfigError(f"{config.path}: pipelines.{name}.model: {error}") from error
+
+
+def sensor_order(config: Config, name: str, bundle: Bundle) -> list[str]:
+    """The pipeline's sensors in the order of the model's inputs; of several that fit one, the first in the list.
+
+    Raises ConfigError where there are too many or too few, or one of a fused model's inputs has none that fits.
+    """
+    sensors, parts = config.pipelines[name].sensors, bundle.manifest.parts
+    where = f"{config.path}: pipelines.{name}.sensors"
+    if len(sensors) != len(parts):
+        wanted = ", ".join(describe(p.input.family, p.input.channels, p.input.rate_hz) for p in parts)
+        raise ConfigError(
+            f"{where}: {', '.join(sensors)}, but model {bundle.manifest.name!r} takes {len(parts)}: {wanted}"
+        )
+    if len(parts) == 1:
+        return list(sensors)
+    infos = {sensor: config.sensors[sensor].make().info() for sensor in sensors}
+    order: list[str] = []
+    for part in parts:
+        chosen = next((s for s in sensors if s not in order and fits(part, infos[s])), None)
+        if chosen is None:
+            wanted = describe(part.input.family, part.input.channels, part.input.rate_hz)
+            given = "; ".join(f"{s} gives {_described(infos[s])}" for s in sensors if s not in order)
+            raise ConfigError(f"{where}: none fits input {part.name!r} of model {bundle.id}, {wanted}: {given}")
+        order.append(chosen)
+    return order
+
+
+def _described(info: SensorInfo) -> str:
+    return describe(info.family, info.channels, info.rate_hz)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from agent.errors import ConfigError
 from agent.topics import ROOT, ROOT_PATTERN
@@ -45,18 +45,33 @@ class DeviceTable(_Table):
     region: str = Field(default="default", pattern=NAME)
 
 
+class LocateTable(_Table):
+    """``[pipelines.NAME.locate]``: see ``models.locate.session.LocateSpec``."""
+
+    geometry_mm: list[list[FiniteFloat]] = []
+    noise_mm: float = Field(default=10.0, gt=0, le=1000)
+    acceleration_mm_s2: float = Field(default=1000.0, gt=0, le=1_000_000)
+    sound_m_s: float | None = Field(default=None, ge=100, le=2000)
+    classes: ConfigPath | None = None
+
+
 class PipelineTable(_Table):
     """``[pipelines.NAME]``; the pipeline's name is also the stream of its results."""
 
-    sensors: list[str] = Field(min_length=1, max_length=1)
-    model: str
+    sensors: list[str] = Field(min_length=1, max_length=8)
+    """One, or of a model that fuses several as many as it has inputs, in any order."""
+    model: str | None = None
+    """A bundle; this or ``locate``."""
+    locate: LocateTable | None = None
+    """Positions or echo ranges of one ultrasonic sensor, in the place of a model."""
     backend: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
         default=["auto"], min_length=1
     )
     """Kinds in the order in which they are tried: the later ones take over when an earlier one fails."""
     isolate: bool = False
     """Run the backend in a process of its own, also where it does not demand that."""
-    report: Literal["every", "on_change", "threshold"] = "every"
+    report: Literal["every", "on_change", "threshold", "detect"] | None = None
+    """None: ``detect`` where the model has a rule of its own for that, else ``every``."""
     threshold: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -222,8 +237,29 @@ def _check_pipeline(path: Path, name: str, pipeline: PipelineTable, sensors: lis
                 f"{path}: pipelines.{name}.sensors.{i}: no sensor {sensor!r}; there are {', '.join(sensors) or 'none'}"
                 + _hint(sensor, sensors)
             )
-    if (pipeline.report == "threshold") != (pipeline.threshold is not None):
-        raise ConfigError(f'{path}: pipelines.{name}.threshold: needed with report = "threshold", and only there')
+        if sensor in pipeline.sensors[:i]:
+            raise ConfigError(f"{path}: pipelines.{name}.sensors.{i}: {sensor!r} is there twice")
+    _check_locate(path, name, pipeline)
+    if pipeline.report != "detect" and (pipeline.report == "threshold") != (pipeline.threshold is not None):
+        raise ConfigError(
+            f'{path}: pipelines.{name}.threshold: needed with report = "threshold", and possible with "detect" only'
+        )
+
+
+def _check_locate(path: Path, name: str, pipeline: PipelineTable) -> None:
+    where = f"{path}: pipelines.{name}"
+    if pipeline.model is None and pipeline.locate is None:
+        raise ConfigError(f"{where}.model: missing; name a model, or locate an object with a table locate")
+    if pipeline.locate is None:
+        return
+    if pipeline.model is not None:
+        raise ConfigError(
+            f"{where}.locate: it stands in the place of a model, and model is {pipeline.model!r}; one only"
+        )
+    if len(pipeline.sensors) != 1:
+        raise ConfigError(f"{where}.sensors: {', '.join(pipeline.sensors)}, but locate takes one sensor")
+    if pipeline.isolate or pipeline.backend != ["auto"] or pipeline.report == "detect":
+        raise ConfigError(f'{where}: backend, isolate and report = "detect" are for models, not for locate')
 
 
 def _check_uplink(path: Path, uplink: UplinkTable) -> None:

@@ -12,9 +12,10 @@ CAPACITY = 256
 class Mailbox:
     """One writer, one reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: Condition | None = None) -> None:
+        """``ready``: what several mailboxes of one reader share."""
         self._packets: deque[tuple[Packet, int]] = deque()
-        self._ready = Condition()
+        self._ready = ready or Condition()
         self.dropped_packets = 0
         self.dropped_samples = 0
 
@@ -42,5 +43,30 @@ class Mailbox:
         with self._ready:
             return self._ready.wait_for(lambda: len(self._packets) < CAPACITY, timeout)
 
+    def first_ns(self) -> int | None:
+        """When the oldest packet arrived; None where there is none."""
+        with self._ready:
+            return self._packets[0][1] if self._packets else None
+
     def __len__(self) -> int:
         return len(self._packets)
+
+
+class Inbox:
+    """The mailboxes of a reader of several sensors, one for each: who floods drops of its own."""
+
+    def __init__(self, count: int) -> None:
+        self._ready = Condition()
+        self.mailboxes = tuple(Mailbox(self._ready) for _ in range(count))
+
+    def get(self, timeout: float) -> tuple[int, Packet, int] | None:
+        """What arrived first of all, with the number of its mailbox and its arrival time; None after ``timeout`` s."""
+        with self._ready:
+            if not any(self.mailboxes) and not self._ready.wait_for(lambda: any(self.mailboxes), timeout):
+                return None
+            waiting = [
+                (first_ns, i) for i, box in enumerate(self.mailboxes) if (first_ns := box.first_ns()) is not None
+            ]
+            _, index = min(waiting)
+            item = self.mailboxes[index].get(0)
+            return None if item is None else (index, *item)

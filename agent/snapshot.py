@@ -6,11 +6,14 @@ from typing import Any
 
 from agent.capture import Capture
 from agent.config import Config
+from agent.locate import Locator
 from agent.outbox import Outbox
-from agent.pipeline import RESULT_COLUMNS, Pipeline
+from agent.pipeline import PipelineWorker
 from agent.supervisor import Supervisor
 from agent.uplink import Uplink
 from agent.version import agent_version
+from models.base import Inference
+from models.fused import InputState
 
 
 @dataclass(slots=True)
@@ -21,7 +24,7 @@ class Parts:
     outbox: Outbox
     supervisor: Supervisor
     captures: dict[str, Capture]
-    pipelines: dict[str, Pipeline]
+    pipelines: dict[str, PipelineWorker | Locator]
     uplink: Uplink | None
     started_ns: int
 
@@ -35,7 +38,7 @@ def health(parts: Parts) -> dict[str, Any]:
         sentences.append((f"sensor {name}", capture.outage.sentence))
         sentences += [(f"sensor {name} {key}", note) for key, note in dict(capture.driver.counters.notes).items()]
     for name, pipeline in parts.pipelines.items():
-        sentences.append((f"pipeline {name}", pipeline.outage.sentence or pipeline.fallback.sentence))
+        sentences.append((f"pipeline {name}", pipeline.trouble))
     if parts.uplink:
         uplink = parts.uplink.state()
         sentences.append(("uplink", uplink.error or (None if uplink.connected else "not connected yet")))
@@ -67,7 +70,7 @@ def birth(parts: Parts) -> dict[str, Any]:
     return {
         "agent": agent_version(),
         "boot": parts.outbox.boot,
-        "streams": {name: {"columns": RESULT_COLUMNS, "model": p.bundle.id} for name, p in parts.pipelines.items()},
+        "streams": {name: {"columns": p.columns, "model": p.model} for name, p in parts.pipelines.items()},
         "sensors": {name: sensor.kind for name, sensor in parts.config.sensors.items()},
     }
 
@@ -87,6 +90,17 @@ def metrics(parts: Parts) -> dict[str, float]:
     for name, pipeline in parts.pipelines.items():
         values[f"pipeline_{name}_inferences"] = pipeline.info.inferences
         values[f"pipeline_{name}_incidents"] = pipeline.info.incidents
+        if pipeline.info.drift is not None:
+            values[f"pipeline_{name}_drift"] = max(pipeline.info.drift.scores.values(), default=0.0)
+        if pipeline.info.quality is not None:
+            values[f"pipeline_{name}_quality"] = pipeline.info.quality
+        values.update(
+            {
+                f"pipeline_{name}_quality_{sensor}": part.quality
+                for sensor, part in pipeline.info.inputs.items()
+                if part.quality is not None
+            }
+        )
         summary = pipeline.latency.summary()
         values.update({f"pipeline_{name}_latency_{key}": value for key, value in summary.items()})
     return values
@@ -114,11 +128,16 @@ def _sensor(capture: Capture) -> dict[str, Any]:
     }
 
 
-def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
-    last = pipeline.info.last
+def _pipeline(pipeline: PipelineWorker | Locator) -> dict[str, Any]:
+    last, trouble = pipeline.info.last, pipeline.trouble
     return {
         "state": pipeline.info.state,
-        "model": pipeline.bundle.id,
+        "health": "degraded" if trouble else "ok",
+        "problem": trouble,
+        "quality": pipeline.info.quality,
+        "inputs": {sensor: _input(part) for sensor, part in pipeline.info.inputs.items()},
+        "drift": asdict(pipeline.info.drift) if pipeline.info.drift else None,
+        "model": pipeline.model,
         "backend": pipeline.info.backend,
         "incidents": pipeline.info.incidents,
         "incident": pipeline.info.incident or None,
@@ -127,10 +146,18 @@ def _pipeline(pipeline: Pipeline) -> dict[str, Any]:
         "lost_samples": pipeline.info.lost_samples,
         "given_up_samples": pipeline.info.given_up_samples,
         "latency": pipeline.latency.summary(),
-        "last": {"label": last.label, "score": last.score, "start_ns": last.t0_ns, "stop_ns": last.end_ns}
-        if last
-        else None,
+        "last": None if last is None else _last(last),
     }
+
+
+def _last(inference: Inference) -> dict[str, Any]:
+    times = {"start_ns": inference.t0_ns, "stop_ns": inference.end_ns}
+    fused = {} if inference.quality is None else {"quality": inference.quality, "missing": list(inference.missing)}
+    return {"label": inference.label, "score": inference.score, **times, **fused}
+
+
+def _input(part: InputState) -> dict[str, Any]:
+    return {"input": part.name, "quality": part.quality, "late": part.late, "problem": part.trouble}
 
 
 def _ledger(outbox: Outbox) -> dict[str, dict[str, Any]]:

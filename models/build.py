@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from drivers.packet import SensorInfo
-from models import batch, bundle, network, nir_graph
+from models import batch, bundle, network, nir_graph, statistics
 from models.backends.reference import ReferenceBackend
 from models.base import BadModel, Trace
 from models.calibrate import Labels, Quantized, Rasters, calibrate, float_decisions, temperature
@@ -63,14 +64,18 @@ class Built:
 def build(source: Path, out: Path, granularity: Granularity = "layer", bits: Bits = 8) -> bundle.Bundle:
     """Build the bundle ``out`` from the folder ``source`` with ``network.nir``, ``recipe.json`` and ``CARD.md``.
 
-    The recipe holds the manifest's fields but format, files, weight_bits and granularity. The same inputs give the same
-    bytes. Raises BadModel.
+    ``statistics.npz`` goes into the bundle where the folder has it. The recipe holds the manifest's fields but format,
+    files, weight_bits and granularity. The same inputs give the same bytes. Raises BadModel.
     """
     recipe = _recipe(source / "recipe.json")
     graph, card = source / "network.nir", source / "CARD.md"
     quantized = calibrate(nir_graph.read(graph), granularity, bits)
     try:
-        return assemble(out, recipe, graph.read_bytes(), card.read_bytes(), quantized)
+        extra = {}
+        if (source / statistics.FILE).exists():
+            extra[statistics.FILE] = (source / statistics.FILE).read_bytes()
+            statistics.load(extra[statistics.FILE], quantized.network, str(source / statistics.FILE))
+        return assemble(out, recipe, graph.read_bytes(), card.read_bytes(), quantized, extra)
     except OSError as error:
         raise BadModel(f"{error.filename}: cannot be read ({error.strerror})") from error
 
@@ -150,10 +155,18 @@ def check_encoder(manifest: bundle.Manifest, features: int, info: SensorInfo, wh
         stream_encoder_for(manifest, features, info, where)
 
 
-def assemble(out: Path, recipe: dict[str, Any], graph: bytes, card: bytes, quantized: Quantized) -> bundle.Bundle:
+def assemble(
+    out: Path,
+    recipe: dict[str, Any],
+    graph: bytes,
+    card: bytes,
+    quantized: Quantized,
+    extra: Mapping[str, bytes] | None = None,
+) -> bundle.Bundle:
     """Write the bundle ``out``: the recipe, the graph, and everything that follows from the integers. Raises BadModel.
 
-    Its golden vectors are random rasters, so that nobody's recordings are in a bundle.
+    Its golden vectors are random rasters, so that nobody's recordings are in a bundle. ``extra`` are more files, by
+    name.
     """
     made = quantized.network
     files = {
@@ -162,6 +175,7 @@ def assemble(out: Path, recipe: dict[str, Any], graph: bytes, card: bytes, quant
         "network.npz": network.save(made),
         **artefacts(made),
         "golden.npz": network.write_npz(bundle.pack_golden(golden(made))),
+        **(extra or {}),
     }
     how = {"weight_bits": quantized.bits, "granularity": quantized.granularity}
     return bundle.write(out, {**recipe, **how}, files)

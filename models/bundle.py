@@ -8,6 +8,8 @@
     network.npz       the integer network: what every backend executes
     golden.npz        rasters, and what the network must answer to them, from the reference backend
     model.onnx        the compiled step graph; other targets have theirs
+    statistics.npz    means and covariance of the hidden activity in training, if it was trained here
+    parent.npz        of a bundle that was taught something: the files of the one before, as they were
     CARD.md           data, licence, recipe, accuracy, limits
 
 Loading verifies digests and never executes anything from the folder.
@@ -29,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models import network as integer
 from models.base import BadModel
+from models.detect import DetectSpec
 from models.untrusted import parse_json, read_file, read_npz
 from models.window import WindowSpec
 
@@ -39,6 +42,7 @@ REQUIRED = ("network.npz", "golden.npz")
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20
 MAX_FILES = 64
+MAX_INPUTS = 8
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -51,22 +55,48 @@ class _Strict(BaseModel):
 class InputSpec(_Strict):
     """The sensor that this model listens to."""
 
-    family: Literal["audio", "imu", "ultrasonic", "event_camera"]
+    family: Literal["audio", "imu", "ultrasonic", "event_camera", "vibration"]
     channels: list[Name] = Field(min_length=1, max_length=1024)
     rate_hz: float = Field(gt=0, le=1e9)
 
 
-class Manifest(_Strict):
-    """``manifest.json``."""
+class Part(_Strict):
+    """One sensor of a model, how its data are cut, and how they become spikes."""
 
-    format: Literal[1]
     name: Name = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    version: Name = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
+    """What the model calls it, as ``missing`` of a result and ``--without`` do."""
     input: InputSpec
     window: WindowSpec | None = None
     """How the input is cut; none with state policy ``carry``."""
     encoder: dict[str, Any]
     """``kind`` and that encoder's own settings."""
+    rate_range: tuple[float, float] | None = None
+    """Fewest and most input spikes of a whole window that the training saw; far outside, the input is set aside."""
+
+
+class Parent(_Strict):
+    """The bundle that this one was made of, by teaching it something."""
+
+    id: Name
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of its manifest."""
+
+
+class Manifest(_Strict):
+    """``manifest.json``. It has either ``input`` and ``encoder``, or several ``inputs`` that are fused."""
+
+    format: Literal[1]
+    name: Name = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    version: Name = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
+    input: InputSpec | None = None
+    window: WindowSpec | None = None
+    """How the input is cut; none with state policy ``carry``."""
+    encoder: dict[str, Any] | None = None
+    """``kind`` and that encoder's own settings."""
+    inputs: list[Part] | None = Field(default=None, min_length=2, max_length=MAX_INPUTS)
+    """Of a fused model; the network's features are theirs, in this order."""
+    late_ms: float | None = Field(default=None, ge=0, le=10_000)
+    """Of a fused model: so long after a window's end the data of its sensors are waited for."""
     labels: list[Name] = Field(min_length=2)
     state: Literal["reset", "carry"]
     """State policy: back to rest before every window, or no windows: the network goes on from step to step."""
@@ -74,10 +104,32 @@ class Manifest(_Strict):
     """With ``carry``: a decision is over so many steps."""
     temperature: float = Field(ge=1e-6, le=1e15)
     """Potentials divided by this give the softmax scores."""
+    detect: DetectSpec | None = None
+    """Which of the inferences are results where ``report`` is ``detect``; None: this model has no such rule."""
+    parent: Parent | None = None
     weight_bits: Literal[4, 8]
     granularity: Literal["layer", "neuron"]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(max_length=MAX_FILES)
     """File name to SHA-256, in hex."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All inputs, also where there is only one."""
+        if self.inputs is not None:
+            return tuple(self.inputs)
+        if self.input is None or self.encoder is None:
+            raise BadModel(f"model {self.name!r} has neither input and encoder nor inputs; build it anew")
+        return (Part(name=self.input.family, input=self.input, window=self.window, encoder=self.encoder),)
+
+    @property
+    def sole(self) -> Part:
+        """The one input. Raises BadModel for a fused model."""
+        if self.inputs is not None:
+            names = ", ".join(f"{part.name}: {part.input.family}" for part in self.inputs)
+            raise BadModel(
+                f"model {self.name!r} fuses {len(self.inputs)} sensors ({names}); one alone is not enough here"
+            )
+        return self.parts[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +163,11 @@ class Bundle:
 
     @property
     def windows(self) -> WindowSpec:
-        """How the input is cut. Raises BadModel for a stream, which has no windows."""
-        if self.manifest.window is None:
+        """How the one input is cut. Raises BadModel for a stream, which has no windows, and for a fused model."""
+        window = self.manifest.sole.window
+        if window is None:
             raise BadModel(f"{self.id} decides on a stream, step by step; it has no windows")
-        return self.manifest.window
+        return window
 
     def artefact(self, name: str) -> bytes:
         """The content of one listed file. Raises BadModel if it is missing or not what the manifest says."""
@@ -216,16 +269,49 @@ def _manifest(content: bytes, where: Path) -> Manifest:
     absent = [name for name in REQUIRED if name not in manifest.files]
     if absent:
         raise BadModel(f"{where}: files: has no {absent[0]}; build the bundle anew")
+    _check_labels(manifest, where)
+    _check_inputs(manifest, where)
+    for part in manifest.parts:
+        if (part.window is None) != (manifest.state == "carry"):
+            raise BadModel(f"{where}: window: expected with state 'reset', and with that only")
+        if part.window is not None:
+            try:
+                part.window.check()
+            except BadModel as error:
+                raise BadModel(f"{where}: {error}") from error
+    return manifest
+
+
+def _check_labels(manifest: Manifest, where: Path) -> None:
+    """Raises BadModel unless each is there once, and those that are never reported are among them."""
     if len(set(manifest.labels)) != len(manifest.labels):
         raise BadModel(f"{where}: labels: two are the same")
-    if (manifest.window is None) != (manifest.state == "carry"):
-        raise BadModel(f"{where}: window: expected with state 'reset', and with that only")
-    if manifest.window is not None:
-        try:
-            manifest.window.check()
-        except BadModel as error:
-            raise BadModel(f"{where}: {error}") from error
-    return manifest
+    if manifest.detect is not None:
+        unknown = sorted(set(manifest.detect.ignore) - set(manifest.labels))
+        if unknown:
+            raise BadModel(f"{where}: detect.ignore: {unknown[0]!r} is none of the labels")
+
+
+def _check_inputs(manifest: Manifest, where: Path) -> None:
+    """Raises BadModel unless it is one input in full, or several."""
+    if manifest.inputs is None:
+        for key in ("input", "encoder"):
+            if getattr(manifest, key) is None:
+                raise BadModel(f"{where}: {key}: Field required")
+        if manifest.late_ms is not None:
+            raise BadModel(f"{where}: late_ms: expected with inputs, and with that only")
+        return
+    if manifest.input is not None or manifest.encoder is not None or manifest.window is not None:
+        raise BadModel(f"{where}: inputs: expected in place of input, encoder and window, not beside them")
+    if manifest.late_ms is None:
+        raise BadModel(f"{where}: late_ms: expected with inputs: how long the data of a sensor are waited for")
+    if manifest.state != "reset":
+        raise BadModel(f"{where}: state: a fused model decides on windows, expected 'reset'")
+    if len({part.name for part in manifest.inputs}) != len(manifest.inputs):
+        raise BadModel(f"{where}: inputs: two have the same name")
+    for i, part in enumerate(manifest.inputs):
+        if part.rate_range is not None and not 0 <= part.rate_range[0] <= part.rate_range[1]:
+            raise BadModel(f"{where}: inputs.{i}.rate_range: expected the fewest and the most spikes, in this order")
 
 
 def first_error(error: ValidationError) -> str:
@@ -255,14 +341,22 @@ def pack_golden(golden: Golden) -> dict[str, npt.NDArray[np.generic]]:
 def write(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> Bundle:
     """Write a bundle's folder whole or not at all, replacing what is there, and load it back. Raises BadModel."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    text = (json.dumps({"format": FORMAT, **manifest, "files": digests}, indent=1) + "\n").encode()
+    return place(path, {**files, MANIFEST: text, SEAL: _seal(text)})
+
+
+def place(path: Path, files: dict[str, bytes]) -> Bundle:
+    """As ``write``, for the files of a bundle as they are, its manifest and seal among them. Raises BadModel."""
     if path.exists() and not (path / MANIFEST).is_file():
         raise BadModel(f"{path}: exists and is no bundle; name a new folder, or a bundle to replace")
+    for name in files:
+        if not _FILE_NAME.fullmatch(name):
+            raise BadModel(f"{path}: {name!r} must be a plain file name")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
-        text = (json.dumps({"format": FORMAT, **manifest, "files": digests}, indent=1) + "\n").encode()
-        for name, content in {**files, MANIFEST: text, SEAL: _seal(text)}.items():
+        for name, content in files.items():
             with (fresh / name).open("wb") as file:
                 file.write(content)
                 file.flush()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from drivers.packet import SensorInfo
 from models.base import Backend, BackendUnavailable, BadModel, Encoder, ModelError, StreamEncoder
-from models.bundle import MANIFEST, Bundle, Manifest, first_error, load
+from models.bundle import MANIFEST, Bundle, Manifest, Part, first_error, load
 
 _ENCODER_GROUPS = {"ENCODER": "axond.encoders", "STREAM": "axond.stream_encoders"}
 ZOO = Path(__file__).parent / "zoo"
@@ -94,11 +94,17 @@ def make_encoder(bundle: Bundle, info: SensorInfo) -> Encoder:
 
 def encoder_for(manifest: Manifest, features: int, info: SensorInfo, where: str) -> Encoder:
     """The same for a manifest that is in no bundle (yet), and a network of so many features. Raises BadModel."""
-    found, config = _encoder_class(manifest, info, "ENCODER", where)
-    if manifest.window is None:
-        raise BadModel(f"{where}: decides on a stream, step by step; it has no windows")
-    encoder: Encoder = found(config, info, manifest.window.samples)
+    encoder = part_encoder(manifest.name, manifest.sole, info, where)
     _check_features(encoder.shape[1], features, where)
+    return encoder
+
+
+def part_encoder(model: str, part: Part, info: SensorInfo, where: str) -> Encoder:
+    """The encoder of one input of the model called ``model``, whatever the network takes. Raises BadModel."""
+    found, config = _encoder_class(model, part, info, "ENCODER", where)
+    if part.window is None:
+        raise BadModel(f"{where}: decides on a stream, step by step; it has no windows")
+    encoder: Encoder = found(config, info, part.window.samples)
     return encoder
 
 
@@ -109,7 +115,7 @@ def make_stream_encoder(bundle: Bundle, info: SensorInfo) -> StreamEncoder:
 
 def stream_encoder_for(manifest: Manifest, features: int, info: SensorInfo, where: str) -> StreamEncoder:
     """As ``encoder_for``. Raises BadModel."""
-    found, config = _encoder_class(manifest, info, "STREAM", where)
+    found, config = _encoder_class(manifest.name, manifest.sole, info, "STREAM", where)
     encoder: StreamEncoder = found(config, info)
     _check_features(encoder.features, features, where)
     return encoder
@@ -124,15 +130,22 @@ def encoder_settings(kind: str, attribute: str = "ENCODER") -> Any:
     return found.Config
 
 
-def _encoder_class(manifest: Manifest, info: SensorInfo, attribute: str, where: str) -> tuple[Any, Any]:
+def fits(part: Part, info: SensorInfo) -> bool:
+    """Whether the sensor is what this input of a model was made for. Events carry their own time: no rate matters."""
+    wanted = part.input
+    same_rate = info.rate_hz == wanted.rate_hz or info.family == "event_camera"
+    return (info.family, list(info.channels)) == (wanted.family, wanted.channels) and same_rate
+
+
+def _encoder_class(model: str, part: Part, info: SensorInfo, attribute: str, where: str) -> tuple[Any, Any]:
     """The class of an encoder and its configuration."""
-    wanted = manifest.input
-    if (info.family, list(info.channels), info.rate_hz) != (wanted.family, wanted.channels, wanted.rate_hz):
+    if not fits(part, info):
+        wanted = part.input
         raise BadModel(
-            f"model {manifest.name!r} wants {_describe(wanted.family, wanted.channels, wanted.rate_hz)}, "
-            f"but the sensor gives {_describe(info.family, info.channels, info.rate_hz)}"
+            f"model {model!r} wants {describe(wanted.family, wanted.channels, wanted.rate_hz)}, "
+            f"but the sensor gives {describe(info.family, info.channels, info.rate_hz)}"
         )
-    settings = dict(manifest.encoder)
+    settings = dict(part.encoder)
     kind = settings.pop("kind", None)
     try:
         if not isinstance(kind, str):
@@ -150,7 +163,8 @@ def _check_features(given: int, wanted: int, where: str) -> None:
         raise BadModel(f"{where}: the encoder gives {given} features, the network takes {wanted}")
 
 
-def _describe(family: str, channels: object, rate_hz: float) -> str:
+def describe(family: str, channels: object, rate_hz: float) -> str:
+    """A sensor in a few words."""
     names = list(channels) if isinstance(channels, (list, tuple)) else []
     return f"{family} of {len(names)} channel{'s' * (len(names) != 1)} ({', '.join(names)}) at {rate_hz:g} Hz"
 

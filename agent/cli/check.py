@@ -4,7 +4,8 @@ import argparse
 
 from agent import config
 from agent.cli.command import Command, add_config, add_json, print_json
-from agent.composition import open_bundles
+from agent.composition import open_bundles, open_locators
+from agent.locate import MODEL
 from agent.mqtt import default_port
 
 
@@ -15,13 +16,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
-    bundles = open_bundles(settings)
+    models = {name: bundle.id for name, bundle in open_bundles(settings).items()}
+    models |= dict.fromkeys(open_locators(settings), MODEL)
     uplink = settings.uplink
     facts = {
         "config": str(settings.path),
         "device": settings.device.id,
         "sensors": {name: sensor.kind for name, sensor in settings.sensors.items()},
-        "pipelines": {name: bundle.id for name, bundle in bundles.items()},
+        "pipelines": models,
         "uplink": f"{uplink.host}:{uplink.port or default_port(uplink.ca_file)}" if uplink else None,
     }
     if options.json:
@@ -30,8 +32,8 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{settings.path}: right. Device {settings.device.id}.")
     for name, sensor in settings.sensors.items():
         print(f"  sensor {name}: {sensor.kind}")
-    for name, bundle in bundles.items():
-        print(f"  pipeline {name}: {', '.join(settings.pipelines[name].sensors)} -> {bundle.id}")
+    for name, model in models.items():
+        print(f"  pipeline {name}: {', '.join(settings.pipelines[name].sensors)} -> {model}")
     print(f"  uplink: {facts['uplink'] or 'none, results stay in the outbox'}")
     return 0
 

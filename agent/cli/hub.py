@@ -111,11 +111,13 @@ def _results(options: argparse.Namespace) -> int:
         for row in rows:
             sys.stdout.write(json.dumps(row) + "\n")
         return 0
-    table = Table("stream", "seq", "captured", "label", "score")
+    fused = any("quality" in row for row in rows)
+    table = Table("stream", "seq", "captured", "label", "score", *(("quality", "missing") if fused else ()))
     for row in rows:
         t_us = row.get("t_us")
         captured = wire.iso_time(t_us) if isinstance(t_us, int) else "-"
-        table.add_row(*cells(row["stream"], row["seq"], captured, row.get("label"), row.get("score")))
+        more = (row.get("quality", "-"), row.get("missing", "-")) if fused else ()
+        table.add_row(*cells(row["stream"], row["seq"], captured, row.get("label"), row.get("score"), *more))
     console().print(table)
     return 0
 

@@ -197,7 +197,7 @@ def sensor(text: str | None, kind: str, settings: dict[str, Any]) -> dict[str, A
 
 def _info(manifest: Manifest) -> SensorInfo:
     """As the sensor will describe itself; the scale does not matter to a check."""
-    spec = manifest.input
+    spec = manifest.sole.input
     units = {"audio": ("FS",), "imu": ("g",) * 3 + ("deg/s",) * 3, "event_camera": ("px", "px", "1")}
     count = len(spec.channels)
     mine = (*units.get(spec.family, ()), *("",) * count)[:count]

@@ -10,7 +10,7 @@ from agent.cli.command import add_json, cells, console, print_json
 from models import capability
 from models.backends.reference import ReferenceBackend
 from models.base import Trace
-from models.bundle import Bundle
+from models.bundle import Bundle, Manifest, Part
 from models.energy import dense_per_step, operations
 from models.network import Layer
 from models.registry import open_bundle
@@ -87,13 +87,9 @@ def _synaptic_per_step(bundle: Bundle) -> tuple[float, float]:
 def _print(bundle: Bundle, layers: list[dict[str, Any]]) -> None:
     manifest = bundle.manifest
     out = console()
-    spec = manifest.input
     lines = [
-        f"input   {spec.family}, {', '.join(spec.channels)}, {spec.rate_hz:g} Hz",
-        f"window  {manifest.window.samples} samples, cut by {manifest.window.mode}"
-        if manifest.window
-        else f"stream  state carried, a decision over {manifest.readout_steps} steps",
-        f"encoder {manifest.encoder.get('kind')}",
+        *(line for part in manifest.parts for line in _part(manifest, part)),
+        *([] if manifest.late_ms is None else [f"fused   aligned by capture time, waits {manifest.late_ms:g} ms"]),
         f"labels  {', '.join(manifest.labels)}",
         f"weights int{manifest.weight_bits}, one scale per {manifest.granularity}",
     ]
@@ -107,6 +103,23 @@ def _print(bundle: Bundle, layers: list[dict[str, Any]]) -> None:
     total = sum(row["weights"] for row in layers), sum(row["dense_operations_per_step"] for row in layers)
     table.add_row(*cells("all", "", "", "", sum(row["neurons"] for row in layers), *total))
     out.print(table)
+
+
+def _part(manifest: Manifest, part: Part) -> list[str]:
+    """One input as lines of text."""
+    spec, window = part.input, part.window
+    unit = "us" if spec.family == "event_camera" else "samples"
+    lines = [
+        f"input   {part.name + ': ' if manifest.inputs else ''}{spec.family}, {', '.join(spec.channels)}, "
+        f"{spec.rate_hz:g} Hz",
+        f"window  {window.samples} {unit}, cut by {window.mode}"
+        if window
+        else f"stream  state carried, a decision over {manifest.readout_steps} steps",
+        f"encoder {part.encoder.get('kind')}",
+    ]
+    if part.rate_range is not None:
+        lines.append(f"spikes  {part.rate_range[0]:g} to {part.rate_range[1]:g} in a window are plausible")
+    return lines
 
 
 def drawing(features: int, layers: list[dict[str, Any]]) -> list[str]:

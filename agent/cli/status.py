@@ -68,15 +68,16 @@ def sensor_table(sensors: dict[str, Any]) -> Table:
 
 
 def pipeline_table(pipelines: dict[str, Any]) -> Table:
-    """Pipelines with their latest decision and latencies."""
-    table = Table(
-        "pipeline", "model", "backend", "incidents", "inferences", "latest", "score", "p50", "p99", expand=False
-    )
+    """Pipelines with their health, latest decision and latencies; ``quality`` is of those that fuse sensors."""
+    fused = any(p["quality"] is not None or p["inputs"] for p in pipelines.values())
+    heads = ["pipeline", "health", "model", "backend", "incidents", "inferences", "latest", "score", "p50", "p99"]
+    table = Table(*heads, *(["quality", "of"] if fused else []), expand=False)
     for name, p in pipelines.items():
         last, latency = p["last"], p["latency"]
         table.add_row(
             *cells(
                 name,
+                p["health"],
                 p["model"],
                 p["backend"] or p["state"],
                 p["incidents"],
@@ -84,9 +85,18 @@ def pipeline_table(pipelines: dict[str, Any]) -> Table:
                 last["label"] if last else "-",
                 f"{last['score']:.2f}" if last else "-",
                 *(f"{latency[key]:.1f} ms" if latency else "-" for key in ("p50_ms", "p99_ms")),
+                *((_number(p["quality"]), _inputs(p["inputs"])) if fused else ()),
             )
         )
     return table
+
+
+def _inputs(inputs: dict[str, Any]) -> str:
+    return ", ".join(f"{sensor} {_number(part['quality'])}" for sensor, part in inputs.items())
+
+
+def _number(quality: float | None) -> str:
+    return "-" if quality is None else f"{quality:.2f}"
 
 
 def uplink_line(uplink: dict[str, Any]) -> str:

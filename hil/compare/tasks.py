@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,18 +35,21 @@ def log_mel(window: Window) -> Features:
     spectra = np.fft.rfft(frames, axis=1)
     bank = mel_bank(MelBand(rate_hz, frame, BANDS, 60.0, 0.48 * rate_hz))
     level = np.log((spectra.real**2 + spectra.imag**2) @ bank + FLOOR_FS**2)
-    return ((level - level.mean()) / (level.std() + 1e-6)).astype(np.float32)[:, :, None]
+    features: Features = ((level - level.mean()) / (level.std() + 1e-6)).astype(np.float32)[:, :, None]
+    return features
 
 
 def motion(window: Window) -> Features:
     """(samples, 1, channels) in g and hundreds of degrees a second."""
     scale = np.asarray(window.info.scale, np.float32) * np.array([1, 1, 1, 0.01, 0.01, 0.01], np.float32)
-    return (window.data * scale).astype(np.float32)[:, None, :]
+    data: npt.NDArray[Any] = window.data
+    features: Features = (data * scale).astype(np.float32)[:, None, :]
+    return features
 
 
 def event_counts(window: Window) -> Features:
     """(34, 34, 2 x time bins): square roots of counts."""
-    events = window.data
+    events: npt.NDArray[Any] = window.data
     at = np.clip((events["t_ns"] - window.t0_ns) * TIME_BINS // (window.end_ns - window.t0_ns), 0, TIME_BINS - 1)
     image = np.zeros((34, 34, 2 * TIME_BINS), np.float32)
     np.add.at(image, (events["y"], events["x"], 2 * at.astype(np.int64) + events["on"]), 1.0)

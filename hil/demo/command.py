@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 from threading import Event
@@ -16,10 +17,17 @@ from rich.live import Live
 
 from agent.cli.command import Command, CommandError, add_json, console, positive, print_json
 from agent.status import StatusUnavailable, ask
-from hil.demo import stage, stimuli
+from hil.demo import sights, stage, stimuli
+from hil.demo.plugs import Plugs
 from hil.demo.report import Report, Watcher, print_summary
+from hil.demo.score import Truth
 from hil.demo.view import picture
+from hil.emulators.edvs import EdvsEmulator
+from hil.emulators.serial_pcm import SerialPcmEmulator
+from hil.emulators.serial_port import SerialEmulator
 from hil.emulators.witmotion import WitmotionEmulator
+from models.bundle import MANIFEST
+from models.registry import ZOO
 from models.speech import SpeechUnavailable
 
 STIMULUS_S = 240.0
@@ -28,9 +36,27 @@ READY_TIMEOUT_S = 20.0
 VIEW_PERIOD_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Show:
+    """What is said, done and shown."""
+
+    words: stimuli.Stimulus
+    motion: stimuli.Stimulus
+    sight: sights.Sight | None
+    """None without a model that fuses it with the words."""
+
+    def inputs(self) -> dict[str, str]:
+        """Where they come from."""
+        sight = {"sight": self.sight.source} if self.sight else {}
+        return {"speech": self.words.source, "motion": self.motion.source, **sight}
+
+
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=positive, help="stop after this long (default: until Ctrl-C)")
     parser.add_argument("--seed", type=int, default=1, help="order of words and activities (default: 1)")
+    parser.add_argument(
+        "--unplug", action="store_true", help="pull the plugs of camera and microphone in turn: fused results go on"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep configuration, logs and databases here")
     add_json(parser)
 
@@ -48,9 +74,14 @@ def _run(options: argparse.Namespace) -> int:
         except SpeechUnavailable as error:
             raise CommandError(f"no recordings of spoken digits and no made ones either: {error}") from error
         motion = stimuli.body_motion(STIMULUS_S, options.seed)
-        out.print(f"speech  {words.source}\nmotion  {motion.source}", markup=False)
+        fused = (ZOO / stage.FUSED_MODEL / MANIFEST).is_file()
+        if options.unplug and not fused:
+            raise CommandError(f"--unplug: there is no model {stage.FUSED_MODEL}, so no pipeline that fuses sensors")
+        show = Show(words, motion, sights.shown(words, options.seed) if fused else None)
+        for name, source in show.inputs().items():
+            out.print(f"{name:7s} {source}", markup=False)
         try:
-            report = _play(stack, out, folder.resolve(), words, motion, options, interrupted)
+            report = _play(stack, out, folder.resolve(), show, options, interrupted)
         except stage.StageError as error:
             raise CommandError(str(error)) from error
     if options.json:
@@ -76,13 +107,10 @@ def _play(
     stack: ExitStack,
     console: Console,
     folder: Path,
-    words: stimuli.Stimulus,
-    motion: stimuli.Stimulus,
+    show: Show,
     options: argparse.Namespace,
     interrupted: Event,
 ) -> Report:
-    wav, imu = folder / "digits.wav", folder / "imu"
-    stimuli.write_wav(words, wav)
     port: int | None = None
     hub_db = folder / "hub.db"
     if stage.find_mosquitto():
@@ -92,13 +120,18 @@ def _play(
         console.print(f"broker  mosquitto on 127.0.0.1:{port}, hub stores into SQLite")
     else:
         console.print("broker  no mosquitto here (apt install mosquitto): results stay in the outbox")
-    imu.unlink(missing_ok=True)
-    sensor = stack.enter_context(WitmotionEmulator(motion.data, motion.rate_hz, imu))
-    config = stage.write_config(folder, port, wav, imu, motion.rate_hz)
+    sensors = _plug_in(stack, show, folder)
+    ports = stage.Ports(folder / "mic", folder / "imu", folder / "camera" if show.sight else None)
+    config = stage.write_config(folder, port, ports, show.motion.rate_hz)
     agent = stack.enter_context(stage.process("agent", stage.axond("run", "--config", str(config)), folder))
     state_dir = folder / "state"
     _wait_live(state_dir, folder, agent, interrupted)
-    watcher = Watcher(folder, hub_db if port else None, words, motion, sensor.measured_at_ns(0))
+    words = Truth(show.words, sensors["mic0"].measured_at_ns(0))
+    truths = {"digits": words, "activity": Truth(show.motion, sensors["imu0"].measured_at_ns(0))}
+    if show.sight:
+        truths["fused"] = words
+    watcher = Watcher(folder, hub_db if port else None, show.inputs(), truths)
+    plugs = Plugs({name: sensors[name] for name in ("cam0", "mic0")} if options.unplug else {})
     start_s = time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not interrupted.wait(VIEW_PERIOD_S):
@@ -109,12 +142,28 @@ def _play(
             elapsed_s = time.monotonic() - start_s
             if options.seconds and elapsed_s >= options.seconds:
                 break
+            plugs.step()
             watcher.update(_ask(state_dir))
             if console.is_terminal:
                 live.update(picture(watcher, elapsed_s), refresh=True)
     watcher.update(_ask(state_dir))
+    phases = plugs.finish()
     stop_s = stage.stop(agent)
-    return watcher.report(time.monotonic() - start_s, stop_s, agent.returncode)
+    return watcher.report(time.monotonic() - start_s, stop_s, agent.returncode, phases)
+
+
+def _plug_in(stack: ExitStack, show: Show, folder: Path) -> dict[str, SerialEmulator]:
+    """The sensors, each on a pseudo-terminal of its own. The camera sees with the microphone's beginning."""
+    for name in ("mic", "imu", "camera"):
+        (folder / name).unlink(missing_ok=True)
+    words, motion = show.words, show.motion
+    imu = stack.enter_context(WitmotionEmulator(motion.data, motion.rate_hz, folder / "imu"))
+    microphone = SerialPcmEmulator(words.data[:, 0], words.rate_hz, folder / "mic", baud=stage.MIC_BAUD)
+    sensors: dict[str, SerialEmulator] = {"imu0": imu, "mic0": stack.enter_context(microphone)}
+    if show.sight:
+        seen = show.sight
+        sensors["cam0"] = stack.enter_context(EdvsEmulator(seen.t_us, seen.x, seen.y, seen.on, folder / "camera"))
+    return sensors
 
 
 def _ask(state_dir: Path) -> dict[str, Any] | None:
@@ -146,9 +195,12 @@ COMMAND = Command(
     """Show the main job: speech and body motion through the real drivers into two spiking networks, results into the
 outbox, over a real MQTT broker (mosquitto, if it is installed) into a hub. Recordings are used where the machine has
 them (AXOND_DATA, or ../shared/data); else speech is made by espeak-ng and motion by a kinematic model.
-The IMU is an emulator that speaks the WitMotion protocol on a pseudo-terminal. Ctrl-C ends it with a summary.
+With the model fused-digits an event camera is shown what is said, and a pipeline decides from both.
+The sensors are emulators on pseudo-terminals: a WitMotion IMU, a microphone on a microcontroller, an eDVS camera.
+Ctrl-C ends it with a summary.
 
   axond demo
+  axond demo --unplug
   axond demo --seconds 60 --json
 """,
     _configure,

@@ -12,9 +12,24 @@ from agent import wire
 from agent.hub.store import HubStore
 from agent.outbox_reader import records
 from agent.outbox_store import audit
+from hil.demo.plugs import Phase
 from hil.demo.score import Result, Score, Truth, score_motion, score_words
 from hil.demo.stage import DEVICE
-from hil.demo.stimuli import Stimulus
+
+
+@dataclass(frozen=True, slots=True)
+class FusedPhase:
+    """The fused pipeline while the same sensors were there."""
+
+    gone: str
+    """The sensor that was unplugged; empty for none."""
+    results: int
+    scored: int
+    correct: int
+    quality: float | None
+    """Mean."""
+    named: bool
+    """Whether the health named that sensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,8 @@ class Report:
     """Distinct results that are at the hub, or in the outbox, or both."""
     latency: dict[str, Any]
     sensors: dict[str, Any]
+    fusion: list[FusedPhase]
+    """Of ``--unplug``: what the fused pipeline gave while a sensor was gone, and while none was."""
 
     @property
     def lost(self) -> int:
@@ -43,11 +60,14 @@ class Report:
         return self.ledger["produced"] - self.ledger["evicted"] - self.ledger["refused"] - self.kept
 
     def good(self) -> bool:
-        """The agent stopped cleanly, both pipelines gave results, and nothing is missing or doubled."""
+        """The agent stopped cleanly, all pipelines gave results, and nothing is missing or doubled.
+
+        Of a fused one also while a sensor was gone, and the health named that sensor.
+        """
         results = all(score.results for score in self.scores.values())
-        return (
-            self.agent_exit == 0 and results and self.balanced and self.lost == 0 and self.hub_rows == self.hub_distinct
-        )
+        named = all(phase.named and phase.results for phase in self.fusion)
+        whole = self.balanced and self.lost == 0 and self.hub_rows == self.hub_distinct
+        return self.agent_exit == 0 and results and named and whole
 
     def document(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -65,6 +85,7 @@ class Report:
             "ledger_balanced": self.balanced,
             "latency": self.latency,
             "sensors": self.sensors,
+            "fusion": [asdict(phase) for phase in self.fusion],
             "ok": self.good(),
         }
 
@@ -72,27 +93,26 @@ class Report:
 class Watcher:
     """Follows a running demo."""
 
-    def __init__(
-        self, folder: Path, hub_db: Path | None, words: Stimulus, motion: Stimulus, motion_start_ns: int
-    ) -> None:
+    def __init__(self, folder: Path, hub_db: Path | None, inputs: dict[str, str], truths: dict[str, Truth]) -> None:
+        """``inputs``: where they come from, for people; ``truths``: of each pipeline."""
         self.facts: dict[str, Any] = {}
         """The agent's last status."""
         self.hub_rows: int | None = None
-        self.truths: dict[str, Truth] = {"activity": Truth(motion, motion_start_ns)}
-        self._inputs = {"speech": words.source, "motion": motion.source}
+        self.truths = truths
+        self.complaints: dict[str, int] = {}
+        """What the health said of the fused pipeline, and when first."""
+        self._inputs = inputs
         self._folder = folder
         self._hub_db = hub_db
-        self._words = words
-        self._since_ns = 0
+        self._since_ns = time.monotonic_ns()
 
     def update(self, facts: dict[str, Any] | None) -> None:
         """Take a new status of the agent (None: it did not answer)."""
         if facts is not None:
             self.facts = facts
-            since_ns = facts["sensors"]["mic0"]["since_ns"]
-            if since_ns and "digits" not in self.truths:
-                self._since_ns = since_ns
-                self.truths["digits"] = Truth(self._words, since_ns)
+            problem = facts["pipelines"].get("fused", {}).get("problem")
+            if problem:
+                self.complaints.setdefault(problem, time.monotonic_ns())
         if self._hub_db is not None:
             with suppress(FileNotFoundError), closing(HubStore.open_for_reading(self._hub_db)) as store:
                 self.hub_rows = sum(line.stored for line in store.ledger(DEVICE))
@@ -105,8 +125,8 @@ class Watcher:
             return None
         return truth.label(Result(pipeline, last["start_ns"], last["stop_ns"], last["label"], last["score"]))
 
-    def report(self, seconds: float, stop_s: float, agent_exit: int) -> Report:
-        """Sum up, after the agent has stopped."""
+    def report(self, seconds: float, stop_s: float, agent_exit: int, phases: list[Phase]) -> Report:
+        """Sum up, after the agent has stopped; ``phases``: when which sensor was unplugged."""
         outbox = self._folder / "state" / "outbox.db"
         counts = list(audit(outbox).values()) if outbox.exists() else []
         names = ("produced", "delivered", "pending", "evicted", "refused")
@@ -115,12 +135,14 @@ class Watcher:
         rows = waiting if self._hub_db is None else stored_rows(self._hub_db)
         results = [_result(row) for row in rows]
         until_ns = time.monotonic_ns() - int(stop_s * 1e9)
-        words = [r for r in results if r.stream == "digits"]
-        truth = self.truths.get("digits")
-        scores = {
-            "digits": score_words(words, truth, self._since_ns, until_ns) if truth else Score(len(words), 0, 0, 0),
-            "activity": score_motion([r for r in results if r.stream == "activity"], self.truths["activity"]),
-        }
+        scores = {}
+        for name, truth in self.truths.items():
+            mine = [r for r in results if r.stream == name]
+            if name == "activity":
+                scores[name] = score_motion(mine, truth)
+            else:
+                scores[name] = score_words(mine, truth, self._since_ns, until_ns)
+        fused = [r for r in results if r.stream == "fused"]
         keys = {(row["boot"], row["stream"], row["seq"]) for row in rows}
         kept = keys | {(row["boot"], row["stream"], row["seq"]) for row in waiting}
         return Report(
@@ -136,7 +158,19 @@ class Watcher:
             kept=len(kept),
             latency={name: p["latency"] for name, p in self.facts.get("pipelines", {}).items()},
             sensors=self.facts.get("sensors", {}),
+            fusion=[self._fused_phase(gone, fused, phases) for gone in dict.fromkeys(p.gone for p in phases)],
         )
+
+    def _fused_phase(self, gone: str, results: list[Result], phases: list[Phase]) -> FusedPhase:
+        """Of the windows that lie in a phase without ``gone`` as a whole."""
+        spans = [(phase.start_ns, phase.stop_ns) for phase in phases if phase.gone == gone]
+        mine = [r for r in results if any(first <= r.start_ns and r.stop_ns <= stop for first, stop in spans)]
+        labels = [(r.label, self.truths["fused"].label(r)) for r in mine]
+        quality = [r.quality for r in mine if r.quality is not None]
+        named = not gone or any(f"{gone}: missing" in problem for problem in self.complaints)
+        right = sum(said == true for said, true in labels if true is not None)
+        mean = round(sum(quality) / len(quality), 3) if quality else None
+        return FusedPhase(gone, len(mine), sum(true is not None for _, true in labels), right, mean, named)
 
 
 def stored_rows(hub_db: Path) -> list[dict[str, Any]]:
@@ -157,7 +191,8 @@ def _result(row: dict[str, Any]) -> Result:
     """A stored row, back on this machine's CLOCK_MONOTONIC."""
     offset_us = wire.SystemClock().offset_us()
     start_ns = (int(row["t_us"]) - offset_us) * 1000
-    return Result(row["stream"], start_ns, start_ns + int(row["dur_us"]) * 1000, str(row["label"]), float(row["score"]))
+    stop_ns = start_ns + int(row["dur_us"]) * 1000
+    return Result(row["stream"], start_ns, stop_ns, str(row["label"]), float(row["score"]), row.get("quality"))
 
 
 def print_summary(console: Console, report: Report) -> None:
@@ -173,6 +208,11 @@ def print_summary(console: Console, report: Report) -> None:
         if latency:
             line += f"; p50 {latency['p50_ms']:.1f} ms, p99 {latency['p99_ms']:.1f} ms from capture to disk"
         console.print(line)
+    for phase in report.fusion:
+        seen = f"{phase.correct} of {phase.scored} right, mean quality {phase.quality}"
+        which = f"without {phase.gone}" if phase.gone else "with all sensors"
+        named = "" if not phase.gone else "; health names it" if phase.named else "; [red]health does not name it[/]"
+        console.print(f"fused     {which}: {phase.results} results, {seen}{named}")
     sides = " + ".join(f"{report.ledger[k]} {k}" for k in ("delivered", "pending", "evicted", "refused"))
     verdict = "[green]balances[/]" if report.balanced else "[red]DOES NOT BALANCE[/]"
     console.print(f"ledger    {report.ledger['produced']} produced = {sides}: {verdict}")

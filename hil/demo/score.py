@@ -16,6 +16,8 @@ class Result:
     stop_ns: int
     label: str
     score: float
+    quality: float | None = None
+    """Of a pipeline that fuses sensors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,29 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 DEVICE = "demo"
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 12.0
 POLL_S = 0.02
+MIC_BAUD = 500_000
+FUSED_MODEL = "fused-digits"
 
 
 class StageError(Exception):
     """A part of the demo did not start: one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the demo's sensors are plugged in."""
+
+    mic: Path
+    imu: Path
+    camera: Path | None
+    """None without a model that fuses it with the microphone."""
 
 
 def find_mosquitto() -> str | None:
@@ -95,7 +108,7 @@ def axond(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "agent", *arguments]
 
 
-def write_config(folder: Path, port: int | None, wav: Path, imu: Path, imu_rate_hz: float) -> Path:
+def write_config(folder: Path, port: int | None, ports: Ports, imu_rate_hz: float) -> Path:
     """The agent's configuration for the demo. (JSON strings are TOML strings as well.)"""
     text = f"""\
 [device]
@@ -103,14 +116,14 @@ id = "{DEVICE}"
 state_dir = {json.dumps(str(folder / "state"))}
 
 [sensors.mic0]
-driver = "audio.file"
-path = {json.dumps(str(wav))}
+driver = "audio.serial_pcm"
+port = {json.dumps(str(ports.mic))}
+baud = {MIC_BAUD}
 rate_hz = 8000
-loop = true
 
 [sensors.imu0]
 driver = "imu.witmotion"
-port = {json.dumps(str(imu))}
+port = {json.dumps(str(ports.imu))}
 baud = 115200
 rate_hz = {imu_rate_hz:g}
 
@@ -124,6 +137,16 @@ model = "activity"
 
 [log]
 format = "text"
+"""
+    if ports.camera is not None:
+        text += f"""
+[sensors.cam0]
+driver = "event_camera.edvs"
+port = {json.dumps(str(ports.camera))}
+
+[pipelines.fused]
+sensors = ["mic0", "cam0"]
+model = "{FUSED_MODEL}"
 """
     if port is not None:
         text += f'\n[uplink]\nhost = "127.0.0.1"\nport = {port}\nmetrics_interval_s = 2\n'

@@ -14,7 +14,8 @@ def picture(watcher: Watcher, elapsed_s: float) -> RenderableType:
     facts = watcher.facts
     if not facts:
         return Panel("waiting for the agent")
-    table = Table("pipeline", "model on backend", "heard / seen", "truth", "score", "inferences", "p50", "p99")
+    heads = ("pipeline", "model on backend", "heard / seen", "truth", "score", "quality", "inferences", "p50", "p99")
+    table = Table(*heads)
     for name, p in facts["pipelines"].items():
         last, latency, truth = p["last"], p["latency"], watcher.true_label(name)
         right = last is not None and last["label"] == truth
@@ -24,6 +25,7 @@ def picture(watcher: Watcher, elapsed_s: float) -> RenderableType:
             Text(last["label"], "bold green" if right else "bold yellow") if last else "-",
             truth or "-",
             f"{last['score']:.2f}" if last else "-",
+            "" if p["quality"] is None else f"{p['quality']:.2f}",
             str(p["inferences"]),
             *(f"{latency[key]:.1f} ms" if latency else "-" for key in ("p50_ms", "p99_ms")),
         )

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from drivers.base import Unavailable
 from drivers.imu.csv import MAX_LINE_BYTES, Csv, CsvConfig, CsvParser
+from drivers.packet import SensorInfo
 from hil.emulators.imu_csv import CsvEmulator
 from tests.drivers.damage import START_NS, check_losses, damaged, feed, read_until, row_index, samples
 
@@ -114,6 +115,35 @@ def test_columns_scales_and_units_are_the_configurations() -> None:
     assert driver.info().channels == ("gz", "ax")
     assert driver.info().scale == (0.1, 0.01)
     assert feed(CsvParser(config), b"\n1234567,-20.06, 1.5\n+1e3,.5,16.\n").tolist() == [[-201, 150], [5, 1600]]
+
+
+def test_slow_channels_of_a_machine_come_the_same_way(tmp_path: Path) -> None:
+    names = ("pre1", "pre2", "vib1", "vib2", "vib3", "vib4")
+    config = CsvConfig(
+        port=str(tmp_path / "bench"),
+        family="vibration",
+        rate_hz=10,
+        columns=names,
+        units=("MPa",) * 2 + ("1",) * 4,
+        scale=(0.001,) * 6,
+        limit=(2.0,) * 2 + (30.0,) * 4,
+    )
+    driver = Csv("bench", config)
+    assert driver.info() == SensorInfo("vibration", names, config.units, config.scale, 10)
+    rows = np.array([[0.181, 0.175, 0.996, 0.671, 29.9, 0.335]]) + np.arange(50)[:, None] / 1000
+    with CsvEmulator(rows, 10, tmp_path / "bench"):
+        driver.open()
+        packets = read_until(driver, lambda p: samples(p) >= 5)
+        driver.close()
+    data = np.concatenate([packet.data for packet in packets])
+    first = int(data[0, 0]) - 181
+    assert data.tolist() == np.rint(rows[first : first + len(data)] * 1000).astype(int).tolist()
+    assert all(abs(packet.dt_ns - 100_000_000) < 5_000_000 for packet in packets)
+
+
+def test_a_family_that_no_model_takes_is_refused() -> None:
+    with pytest.raises(ValidationError, match="family"):
+        CsvConfig(port="x", family="audio")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 
 from models import bundle
 from models.base import BadModel
+from models.datasets.nmnist import CAMERA_INFO
+from models.fused import make_fused_encoder
+from models.joint import JointWindower
 from models.network import write_npz
 from models.registry import make_encoder, make_stream_encoder
 from models.untrusted import parse_json, read_npz
 from models.window import Windower
-from tests.models import networks
+from tests.models import fusion, networks
 from tests.models.sentence import one_sentence
 
 NET = networks.random_network(np.random.default_rng(1))
@@ -35,6 +38,12 @@ MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed."""
     return networks.write_bundle(tmp_path_factory.mktemp("original") / "made", NET).path
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nor this one, of two sensors."""
+    return fusion.write(tmp_path_factory.mktemp("fused")).path
 
 
 @pytest.fixture
@@ -232,29 +241,34 @@ def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from paths(item, (*before, key))
 
 
-@MANY
-@given(data=st.data())
-def test_a_manifest_with_anything_in_it_is_taken_or_refused_in_one_sentence(
-    original: Path, made: Path, data: st.DataObject
-) -> None:
+def scrambled(original: Path, data: st.DataObject) -> str:
+    """A manifest with one or two of its parts replaced by anything, or added to."""
     document = json.loads((original / "manifest.json").read_bytes())
     base = copy.deepcopy(document)
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from(list(paths(base))))
         place: Any = document
         for key in path[:-1]:
-            place = (
-                place[key]
-                if isinstance(place, (dict, list)) and key in (place if isinstance(place, dict) else range(len(place)))
-                else None
-            )
-        if not isinstance(place, (dict, list)):
-            continue
+            place = place[key] if _has(place, key) else None
         if isinstance(place, dict) and data.draw(st.booleans()):
             place[data.draw(st.text(max_size=8) | st.just(path[-1]))] = data.draw(JUNK)
-        elif isinstance(place, dict) or path[-1] < len(place):
+        elif isinstance(place, dict) or _has(place, path[-1]):
             place[path[-1]] = data.draw(JUNK)
-    (made / "manifest.json").write_text(json.dumps(document))
+    return json.dumps(document)
+
+
+def _has(place: Any, key: Any) -> bool:
+    if isinstance(place, list):
+        return isinstance(key, int) and key < len(place)
+    return isinstance(place, dict) and key in place
+
+
+@MANY
+@given(data=st.data())
+def test_a_manifest_with_anything_in_it_is_taken_or_refused_in_one_sentence(
+    original: Path, made: Path, data: st.DataObject
+) -> None:
+    (made / "manifest.json").write_text(scrambled(original, data))
     networks.seal(made)
     try:
         loaded = bundle.load(made)
@@ -264,6 +278,22 @@ def test_a_manifest_with_anything_in_it_is_taken_or_refused_in_one_sentence(
         else:
             make_encoder(loaded, info)
             Windower(loaded.windows, info)
+    except BadModel as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 2000
+
+
+@MANY
+@given(data=st.data())
+def test_a_fused_manifest_with_anything_in_it_too(fused: Path, made: Path, data: st.DataObject) -> None:
+    shutil.copytree(fused, made, dirs_exist_ok=True)
+    (made / "manifest.json").write_text(scrambled(fused, data))
+    networks.seal(made)
+    infos = (fusion.AUDIO_INFO, CAMERA_INFO)
+    try:
+        loaded = bundle.load(made)
+        make_fused_encoder(loaded, infos)
+        JointWindower(loaded.manifest, infos)
     except BadModel as error:
         assert str(error).isprintable()
         assert len(str(error)) < 2000
