@@ -49,7 +49,7 @@ def speak(text: str, voice: str, rate_hz: int, *, speed_wpm: int = 160, pitch: i
     if done.returncode or not done.stdout:
         reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
         raise SpeechUnavailable(f"espeak-ng cannot speak {text!r} with voice {voice!r}: {reason}")
-    return _resample(*_read_wav(done.stdout, voice), rate_hz)
+    return resample(*_read_wav(done.stdout, voice), rate_hz)
 
 
 def _read_wav(blob: bytes, voice: str) -> tuple[npt.NDArray[np.int16], int]:
@@ -64,7 +64,7 @@ def _read_wav(blob: bytes, voice: str) -> tuple[npt.NDArray[np.int16], int]:
     return np.frombuffer(body, "<i2").astype(np.int16), source_hz
 
 
-def _resample(samples: npt.NDArray[np.int16], source_hz: int, rate_hz: int) -> npt.NDArray[np.int16]:
+def resample(samples: npt.NDArray[np.int16], source_hz: int, rate_hz: int) -> npt.NDArray[np.int16]:
     """Band-limited, by cutting or padding the spectrum; a word's ends are silent, so wrapping does no harm."""
     if source_hz == rate_hz or not len(samples):
         return samples

@@ -10,6 +10,8 @@ from agent.cli import (
     model_export,
     model_info,
     model_report,
+    model_teach,
+    model_undo,
     model_verify,
 )
 from agent.cli.command import Command
@@ -29,14 +31,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     bench = sub.add_parser("bench", help="time of a step on every backend that is here")
     export = sub.add_parser("export", help="write the artefact for one target")
     report = sub.add_parser("report", help="one HTML page: accuracy, scores, spikes, times")
+    teach = sub.add_parser(
+        "teach",
+        help="a new label, or one more user, from a few examples",
+        description=model_teach.DESCRIPTION,
+        formatter_class=raw,
+    )
+    undo = sub.add_parser("undo", help="what a bundle was before it was taught something")
     diff = sub.add_parser("diff", help="what differs between two bundles")
-    for action in (info, verify, evaluate, bench, export, report):
+    for action in (info, verify, evaluate, bench, export, report, teach, undo):
         action.add_argument("bundle", help=NAMED)
     diff.add_argument("first", help=NAMED)
     diff.add_argument("second", help="the other one")
     for action, module in (
         (build, model_build), (info, model_info), (verify, model_verify), (evaluate, model_eval),
         (bench, model_bench), (export, model_export), (diff, model_diff), (report, model_report),
+        (teach, model_teach), (undo, model_undo),
     ):  # fmt: skip
         module.configure(action)
         action.set_defaults(act=module.run)

@@ -37,7 +37,7 @@ def load(folder: Path, split: str) -> list[Recording]:
     for row in chosen:
         if row["file"] not in blobs:
             raise DataError(f"{folder}: {row['file']} is in manifest.csv, but neither in an archive nor a loose file")
-        data, rate_hz = _read_wav(blobs[row["file"]], f"{folder}: {row['file']}")
+        data, rate_hz = read_wav(blobs[row["file"]], f"{folder}: {row['file']}")
         recordings.append(Recording(row["file"], row[label], row[group] if group else "", data, audio_info(rate_hz)))
     return recordings
 
@@ -62,7 +62,8 @@ def read_files(folder: Path, wanted: set[str]) -> dict[str, bytes]:
     return blobs
 
 
-def _read_wav(blob: bytes, where: str) -> tuple[npt.NDArray[np.int16], float]:
+def read_wav(blob: bytes, where: str) -> tuple[npt.NDArray[np.int16], float]:
+    """Samples (n, 1) and rate in Hz of a mono WAV file of 16 bits. ``where`` names it in errors. Raises DataError."""
     try:
         with wave.open(io.BytesIO(blob)) as reader:
             width, channels, frames = reader.getsampwidth(), reader.getnchannels(), reader.getnframes()

@@ -1,0 +1,190 @@
+"""Teach a bundle a label, or a user, in its last layer only, as a child bundle.
+
+A child has everything a bundle has, made anew (golden vectors, compiled artefacts, graph), names its parent, and keeps
+the parent's files as they were in ``parent.npz``. Needs the extra ``build``.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import batch, build, bundle, statistics
+from models.base import BadModel, Window
+from models.bundle import Bundle
+from models.calibrate import Quantized
+from models.examples import copies
+from models.fewshot import SEED, Known, Lesson, learn
+from models.network import STATE_MAX, Layer, Network, check, write_npz
+from models.nir_row import with_row
+from models.registry import make_encoder
+from models.statistics import FILE, Activity, Rasters, Statistics
+from models.undo import PARENT
+from models.untrusted import read_file
+
+HEADROOM = 1.25
+"""The potential that the examples reach in the new row must stay this factor below the clip."""
+_MADE_ANEW = ("format", "files", "weight_bits", "granularity", "parent")
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A child bundle, from how many windows it learnt, and what is to be expected of it."""
+
+    bundle: Bundle
+    windows: int
+    lesson: Lesson
+
+
+def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user: bool) -> Taught:
+    """Write the child ``out`` of ``parent`` that knows ``label`` from ``windows``.
+
+    ``user``: the label is known, and the windows are of somebody who says it otherwise. Raises BadModel.
+    """
+    of = _which(parent, label, user)
+    known = _usable(parent, out)
+    examples = _encoded(parent, windows)
+    seen = [statistics.look(parent.network, rasters) for rasters in examples]
+    lesson = learn(_known(parent, known, seen, examples[0].shape[1]), [one.phi for one in seen], of)
+    network = _with_row(parent.network, lesson, of)
+    rasters = np.concatenate(examples)
+    _check_clip(network, rasters)
+    learnt = statistics.look(network, rasters)
+    card = parent.artefact("CARD.md") + _section(parent, label, len(windows), lesson, of).encode()
+    kept = {name: np.frombuffer(content, np.uint8) for name, content in _files(parent).items()}
+    extra = {
+        FILE: _extended(known, learnt, len(windows), parent.manifest.temperature, of).pack(),
+        PARENT: write_npz(kept),
+    }
+    parent.artefact("network.nir")  # its digest
+    graph = with_row(parent.path / "network.nir", parent.network.layers[-1], lesson.row, of)
+    manifest = parent.manifest
+    quantized = Quantized(network, manifest.weight_bits, manifest.granularity, (), (), 0.0)
+    child = build.assemble(out, _recipe(parent, label, of), graph, card, quantized, extra)
+    return Taught(child, len(windows), lesson)
+
+
+def _which(parent: Bundle, label: str, user: bool) -> int | None:
+    """The row of the label; None for a new one. Raises BadModel."""
+    labels = parent.manifest.labels
+    if label in labels:
+        if not user:
+            raise BadModel(f"{parent.id} knows {label!r} already; say --user to teach it how one more user does it")
+        return labels.index(label)
+    if user:
+        raise BadModel(f"{parent.id} does not know {label!r}, only {', '.join(labels)}; leave out --user to add it")
+    return None
+
+
+def _usable(parent: Bundle, out: Path) -> Statistics:
+    """The statistics of ``parent``. Raises BadModel if it cannot be taught, or not into ``out``."""
+    last = parent.network.layers[-1]
+    known = statistics.read(parent)
+    if parent.manifest.state != "reset":
+        raise BadModel(f"{parent.id} decides on a stream, step by step; only models of windows can be taught")
+    if known is None:
+        raise BadModel(f"{parent.id} has no {FILE}, which tells what it knows from what is new; train it anew")
+    if last.v_th is not None or last.conv is not None:
+        raise BadModel(f"{parent.id}: its last layer is no dense integrator; only such a readout can be taught")
+    if (last.k_u != last.k_u[0]).any() or (last.k_v != last.k_v[0]).any():
+        raise BadModel(f"{parent.id}: the neurons of its last layer decay differently; they must be alike to be taught")
+    if out.resolve() == parent.path.resolve():
+        raise BadModel(f"{out}: is the parent itself; name another folder for the child")
+    return known
+
+
+def _known(parent: Bundle, known: Statistics, seen: list[Activity], steps: int) -> Known:
+    last = parent.network.layers[-1]
+    unit = statistics.unit(steps, last)
+    phi, potentials = np.concatenate([one.phi for one in seen]), np.concatenate([one.potentials for one in seen])
+    constant = np.median(potentials - unit * (phi @ last.w_in.T.astype(np.float64)), axis=0)
+    return Known(last.w_in, parent.manifest.weight_bits, constant, unit, parent.manifest.temperature, known)
+
+
+def _with_row(network: Network, lesson: Lesson, of: int | None) -> Network:
+    last = network.layers[-1]
+    if of is not None:
+        w_in = last.w_in.copy()
+        w_in[of] = lesson.row
+        made = replace(last, w_in=w_in)
+    else:
+        made = Layer(
+            name=last.name,
+            w_in=np.concatenate([last.w_in, lesson.row[None]]),
+            w_rec=None,
+            k_u=np.append(last.k_u, last.k_u[:1]),
+            k_v=np.append(last.k_v, last.k_v[:1]),
+            bias=np.append(last.bias, np.int32(0)),
+            v_th=None,
+        )
+    return check(Network((*network.layers[:-1], made)))
+
+
+def _encoded(parent: Bundle, windows: list[Window]) -> list[Rasters]:
+    """For each window the rasters (copies, steps, features) of itself and its distorted copies."""
+    encoder = make_encoder(parent, windows[0].info)
+    rng = np.random.default_rng(SEED)
+    examples = []
+    for window in windows:
+        made = copies(parent, window, rng)
+        rasters: Rasters = np.zeros((len(made), *encoder.shape), np.uint8)
+        for copy, raster in zip(made, rasters, strict=True):
+            encoder.encode(copy, raster)
+        examples.append(rasters)
+    return examples
+
+
+def _check_clip(network: Network, rasters: Rasters) -> None:
+    """Raise BadModel when a potential comes near the clip, where it would no longer be linear in the weights."""
+    seen = batch.run(network, rasters)[1][-1].v_seen
+    if seen * HEADROOM > STATE_MAX:
+        raise BadModel(f"on the examples a potential reaches {seen}, too near to the clip at {STATE_MAX}")
+
+
+def _extended(known: Statistics, learnt: Activity, count: int, temperature: float, of: int | None) -> Statistics:
+    """The statistics of the child: ``learnt`` are the ``count`` examples and their copies, seen by the new network."""
+    mean = learnt.phi.mean(axis=0)
+    if of is not None:
+        before = int(known.counts[of])
+        means, counts = known.means.copy(), known.counts.copy()
+        means[of] = (before * means[of] + count * mean) / (before + count)
+        counts[of] = before + count
+        return replace(known, means=means, counts=counts)
+    wider = replace(
+        known,
+        counts=np.append(known.counts, count),
+        means=np.concatenate([known.means, mean[None].astype(np.float32)]),
+    )
+    values = statistics.signals(wider, learnt, temperature)
+    spread = np.quantile(values, statistics.QUANTILES, axis=1).T.astype(np.float32)
+    return replace(wider, quantiles=np.concatenate([known.quantiles, spread[None]]))
+
+
+def _recipe(parent: Bundle, label: str, of: int | None) -> dict[str, Any]:
+    """The parent's manifest, as ``assemble`` wants it, with the label and one minor version more."""
+    document = json.loads((parent.path / bundle.MANIFEST).read_bytes())
+    recipe = {key: value for key, value in document.items() if key not in _MADE_ANEW}
+    major, minor, _ = parent.manifest.version.split(".")
+    recipe["version"] = f"{major}.{int(minor) + 1}.0"
+    if of is None:
+        recipe["labels"] = [*parent.manifest.labels, label]
+    return {**recipe, "parent": {"id": parent.id, "digest": parent.digest}}
+
+
+def _files(parent: Bundle) -> dict[str, bytes]:
+    """Every file of ``parent``, as it is."""
+    plain = {name: read_file(parent.path / name, bundle.MAX_FILE_BYTES) for name in (bundle.MANIFEST, bundle.SEAL)}
+    return plain | {name: parent.artefact(name) for name in parent.manifest.files}
+
+
+def _section(parent: Bundle, label: str, count: int, lesson: Lesson, of: int | None) -> str:
+    """What the card of the child says beside that of the parent."""
+    what = "the new label" if of is None else "another user's"
+    found = "" if lesson.found is None else f" Left out in turn, {lesson.found:.0%} of the copies were found."
+    return (
+        f"\n## Taught\n\nFrom {parent.id}: {what} {label!r} from {count} examples, in one row of the last layer; all "
+        f"other weights are\nthe parent's.{found}\nOn draws from its statistics the other labels lose "
+        f"{lesson.lost_points:.1f} points. What is said above was measured with the parent.\n"
+    )

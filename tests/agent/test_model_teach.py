@@ -1,0 +1,121 @@
+"""``axond model teach`` and ``undo`` as a user calls them: files, recordings, a live sensor, and what goes wrong."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from agent.__main__ import main
+from drivers.packet import Packet
+from drivers.recording import save
+from models.bundle import Bundle, load
+from tests.models import sounds
+
+NEW_HZ = 3000.0
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return sounds.make(tmp_path_factory.mktemp("sounds"))
+
+
+def wav(path: Path, data: npt.NDArray[np.int16], rate_hz: int = sounds.RATE_HZ) -> str:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(data.astype("<i2").tobytes())
+    return str(path)
+
+
+def files(folder: Path) -> list[str]:
+    rng = np.random.default_rng(1)
+    return [wav(folder / f"{i}.wav", sounds.sound(NEW_HZ, rng)) for i in range(5)]
+
+
+def recorded(path: Path) -> str:
+    data = sounds.sound(NEW_HZ, np.random.default_rng(2))[:, None]
+    save(path, sounds.INFO, [Packet("mic0", 0, 0, 10**9 // sounds.RATE_HZ, data)])
+    return str(path)
+
+
+def test_from_files_and_back(parent: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine"
+    assert (
+        main(["model", "teach", str(parent.path), "whistle", "--json", "--from", *files(tmp_path), "-o", str(out)]) == 0
+    )
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["bundle"], facts["parent"], facts["examples"]) == ("sounds@1.1.0", "sounds@1.0.0", 5)
+    assert load(out).manifest.labels[-1] == "whistle"
+    assert main(["model", "verify", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["model", "undo", str(out), "-o", str(tmp_path / "before")]) == 0
+    assert "as it was" in capsys.readouterr().out
+    assert load(tmp_path / "before").digest == parent.digest
+
+
+def test_a_file_of_another_rate_is_resampled(parent: Bundle, tmp_path: Path) -> None:
+    paths = files(tmp_path)
+    data = np.repeat(sounds.sound(NEW_HZ, np.random.default_rng(3)), 2)
+    paths[0] = wav(tmp_path / "fast.wav", data, 2 * sounds.RATE_HZ)
+    assert main(["model", "teach", str(parent.path), "whistle", "--from", *paths, "-o", str(tmp_path / "mine")]) == 0
+
+
+def test_from_a_recording_and_from_a_live_sensor(
+    parent: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recorded(tmp_path / "whistle.npz")
+    out = tmp_path / "mine"
+    assert main(["model", "teach", str(parent.path), "whistle", "--from", path, "-o", str(out)]) == 0
+    assert "from 5 examples" in capsys.readouterr().out
+    config = tmp_path / "axond.toml"
+    config.write_text(
+        f'[device]\nid = "dut"\nstate_dir = "{tmp_path}"\n[sensors.mic0]\ndriver = "replay"\npath = "{path}"\n'
+    )
+    live = tmp_path / "live"
+    command = ["model", "teach", str(parent.path), "whistle", "--from", "mic0", "--windows", "4", "-o", str(live)]
+    assert main([*command, "--config", str(config)]) == 0
+    heard = capsys.readouterr()
+    assert "4 of 4" in heard.err and "from 4 examples" in heard.out
+
+
+def test_what_goes_wrong_is_one_sentence(parent: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stereo = tmp_path / "stereo.wav"
+    with wave.open(str(stereo), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(400))
+    (tmp_path / "text.wav").write_text("no sound")
+    config = tmp_path / "axond.toml"
+    config.write_text(f'[device]\nid = "dut"\nstate_dir = "{tmp_path}"\n')
+    good = files(tmp_path)
+    for label, source, complaint in (
+        ("whistle", [str(stereo)], "expected one of 16 bits"),
+        ("whistle", [str(tmp_path / "text.wav")], "not a WAV file"),
+        ("whistle", [str(tmp_path / "absent.wav")], "cannot be read"),
+        ("whistle", [str(tmp_path / "absent.npz")], "cannot be opened"),
+        ("whistle", ["mic9"], "no sensor"),
+        ("whistle", ["mic8", "mic9"], "expected one sensor, or files"),
+        ("low", good, "--user"),
+    ):
+        out = tmp_path / "child"
+        command = [
+            "model",
+            "teach",
+            str(parent.path),
+            label,
+            "--config",
+            str(config),
+            "-o",
+            str(out),
+            "--from",
+            *source,
+        ]
+        assert main(command) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert complaint in error
+        assert not out.exists()
