@@ -1,72 +1,20 @@
-"""Examples to learn a label from: windows of files and sensors, and distorted copies of them."""
+"""Distorted copies of the examples that a label is learned from."""
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from drivers import recording as packets
-from drivers.base import Misconfigured
-from drivers.packet import Packet, SensorInfo
-from models.base import BadModel, Window
+from drivers.packet import SensorInfo
+from models.base import Window
 from models.bundle import Bundle
-from models.datasets.audio import read_wav
-from models.datasets.recording import Recording, audio_info, live_window
-from models.speech import resample
+from models.datasets.recording import Recording, live_window
 from models.train import augment
-from models.window_events import make_windower
 
 COPIES = 24
 """Distorted ones of each example, where the sensor's kind can be distorted."""
-MOST_FILE_BYTES = 64 << 20
-
-
-def from_files(bundle: Bundle, paths: Iterable[Path]) -> list[Window]:
-    """The windows of ``paths``: the first of each ``.wav`` (resampled to the bundle's rate), all of a ``.npz`` that
-    ``axond record`` wrote. Raises BadModel for a file that is none of them, does not fit, or has no window."""
-    windows = []
-    for path in paths:
-        found = _of_wav(bundle, path) if path.suffix.lower() == ".wav" else _of_recording(bundle, path)
-        if not found:
-            raise BadModel(f"{path}: no window begins in it; is it long and loud enough?")
-        windows += found
-    return windows
-
-
-def of_packets(bundle: Bundle, info: SensorInfo, stream: Iterable[Packet]) -> Iterator[Window]:
-    """The windows of a sensor, as they come. Raises BadModel."""
-    windower = make_windower(bundle.windows, info)
-    for packet in stream:
-        yield from windower.push(packet)
-
-
-def _of_wav(bundle: Bundle, path: Path) -> list[Window]:
-    wanted = bundle.manifest.sole.input
-    if wanted.family != "audio":
-        raise BadModel(f"{path}: {bundle.id} listens to {wanted.family}, not to sound; expected a .npz of axond record")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadModel(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_FILE_BYTES:
-        raise BadModel(f"{path}: larger than {MOST_FILE_BYTES} bytes; cut the example out of it")
-    data, rate_hz = read_wav(content, str(path))
-    data = resample(data[:, 0], round(rate_hz), round(wanted.rate_hz))[:, None]
-    found = live_window(Recording(path.name, "", "", data, audio_info(wanted.rate_hz)), bundle.windows)
-    return [] if found is None else [found]
-
-
-def _of_recording(bundle: Bundle, path: Path) -> list[Window]:
-    try:
-        recorded = packets.load(path)
-    except Misconfigured as error:
-        raise BadModel(f"{error} (expected .wav, or .npz of axond record)") from error
-    return list(of_packets(bundle, recorded.info, recorded.packets))
 
 
 def copies(bundle: Bundle, window: Window, rng: np.random.Generator) -> list[Window]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent import config
 from agent.cli.command import CommandError, add_config, add_json, print_json, whole
+from agent.cli.model_examples import from_files
 from agent.pipeline import LATE_NS
 from drivers.base import Disconnected, Driver, EndOfInput
 from models.base import Window
@@ -49,13 +50,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        from models import examples, teach
+        from models import teach
     except ImportError as error:
         raise CommandError(f"teaching needs more packages: pip install 'axond[build]' ({error})") from error
     parent = open_bundle(options.bundle, [])
     paths = [Path(name) for name in options.source]
     if any(path.suffix or "/" in str(path) or path.exists() for path in paths):
-        windows = examples.from_files(parent, paths)
+        windows = from_files(parent, paths)
     elif len(paths) == 1:
         windows = _live(options, parent)
     else:
