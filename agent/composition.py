@@ -24,6 +24,8 @@ def open_bundles(config: Config) -> dict[str, Bundle]:
             bundle = open_bundle(pipeline.model, config.model_folders)
         except BadModel as error:
             raise ConfigError(f"{where}.model: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{where}.model: cannot be looked for ({error.strerror}); name a shorter one") from error
         _check_sensors(config, name, bundle)
         if pipeline.report == "detect" and bundle.manifest.detect is None:
             raise ConfigError(

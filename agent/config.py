@@ -49,8 +49,8 @@ class LocateTable(_Table):
     """``[pipelines.NAME.locate]``: see ``models.locate.session.LocateSpec``."""
 
     geometry_mm: list[list[FiniteFloat]] = []
-    noise_mm: float = Field(default=10.0, gt=0, le=1000)
-    acceleration_mm_s2: float = Field(default=1000.0, gt=0, le=1_000_000)
+    noise_mm: float = Field(default=10.0, ge=0.01, le=1000)
+    acceleration_mm_s2: float = Field(default=1000.0, ge=0.01, le=1_000_000)
     sound_m_s: float | None = Field(default=None, ge=100, le=2000)
     classes: ConfigPath | None = None
 

@@ -73,13 +73,17 @@ class FusedPipeline(PipelineWorker):
             if item is not None:
                 index, packet, arrived_ns = item
                 session.push(index, packet)
-            live = [sensor.state() == "live" for sensor in self._sensors]
+            live = [self._gives(i) for i in range(len(self._sensors))]
             for inference in session.tick(taken_ns, live):
                 self._report(inference, arrived_ns, taken_ns)
             self.info.quality, self.info.given_up_samples = session.quality, session.given_up_samples
             self._watch_sensors(session.inputs)
             if item is None and stop.is_set():
                 return
+
+    def _gives(self, index: int) -> bool:
+        """Whether more of this sensor is to come: what it gave before it ended or went may still wait here."""
+        return self._sensors[index].state() == "live" or len(self._inbox.mailboxes[index]) > 0
 
     def _watch_sensors(self, parts: Sequence[InputState]) -> None:
         """Say which sensor is not what it should be, and what results rest on meanwhile."""

@@ -89,6 +89,7 @@ class JointWindower:
         for index, trigger in enumerate(self._triggers):
             if isinstance(trigger, EventWindower):
                 self._begin(index, trigger.advance(now_ns - self.late_ns))
+        self._go_back(now_ns)
         joints = []
         while (start := self._first()) is not None and self._is_over(start.t0_ns, now_ns, live):
             end_ns = start.t0_ns + self.length_ns
@@ -153,6 +154,13 @@ class JointWindower:
         self._starts.remove(start)
         if self.trusted[start.by]:
             self._free_trusted_ns = max(self._free_trusted_ns, end_ns)
+
+    def _go_back(self, now_ns: int) -> None:
+        """A clock that had leapt ahead is back: what was decided of that time keeps no window off."""
+        known_ns = max([track.end_ns for track in self._tracks if track.end_ns is not None], default=now_ns)
+        if self._free_ns > max(known_ns, now_ns) + self.length_ns:
+            self._free_ns = self._free_trusted_ns = known_ns
+            self._grid_ns = None
 
     def _forget(self) -> None:
         """What is older than every window that may still begin: an onset becomes known late, by another sensor too."""

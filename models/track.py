@@ -11,6 +11,9 @@ from drivers.packet import EVENT, Packet, SensorInfo
 from models.base import BadModel, Window
 from models.window_events import MOST_EVENTS, NS_PER_US
 
+MOST_WINDOWS = 8
+"""Of samples as many values are kept as of events, but no fewer windows than this: a clock may stand still."""
+
 Events = npt.NDArray[Any]
 
 
@@ -47,6 +50,9 @@ class SampleTrack:
         self._dt_ns = round(1e9 / info.rate_hz)
         self._chunks: deque[tuple[Packet, bool]] = deque()
         """Packets, and whether each follows the one before with nothing missing but what it says."""
+        self._held = 0
+        """Samples in them."""
+        self._most = max(MOST_EVENTS // len(info.channels), MOST_WINDOWS * samples)
         self._next_seq: int | None = None
         self._past = _Past()
         self.end_ns: int | None = None
@@ -59,7 +65,7 @@ class SampleTrack:
 
     @property
     def late(self) -> int:
-        """Samples that came when the window to which they belong had been decided."""
+        """Samples that came when the window to which they belong had been decided, or were too many to keep."""
         return self._past.late
 
     def push(self, packet: Packet) -> None:
@@ -73,11 +79,20 @@ class SampleTrack:
         end_ns = packet.t0_ns + packet.dt_ns * len(packet.data)
         if self.end_ns is not None and packet.t0_ns < self.end_ns - self.samples * packet.dt_ns:
             self._chunks.clear()  # another time: what was kept is not before this packet
+            self._held = 0
         begin, stop = ((ns - packet.t0_ns) / packet.dt_ns for ns in self._past.span_ns)
         self._past.late += max(0, min(len(packet.data), round(stop)) - max(0, round(begin)))
         follows = packet.seq == self._next_seq and self._is_near(packet)
         self._chunks.append((packet, follows))
+        self._held += len(packet.data)
+        while self._held > self._most and len(self._chunks) > 1:
+            self._past.late += self._drop_oldest()
         self._next_seq, self._dt_ns, self.end_ns = packet.seq + 1, packet.dt_ns, end_ns
+
+    def _drop_oldest(self) -> int:
+        count = len(self._chunks.popleft()[0].data)
+        self._held -= count
+        return count
 
     def _is_near(self, packet: Packet) -> bool:
         """Whether its time is what the samples before it and those that it lost tell: clocks are corrected little."""
@@ -124,7 +139,7 @@ class SampleTrack:
         """Nobody will ask for what was before."""
         chunks = self._chunks
         while chunks and chunks[0][0].t0_ns + chunks[0][0].dt_ns * len(chunks[0][0].data) <= before_ns:
-            chunks.popleft()
+            self._drop_oldest()
 
 
 class EventTrack:

@@ -53,7 +53,7 @@ class Show:
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=positive, help="stop after this long (default: until Ctrl-C)")
-    parser.add_argument("--seed", type=int, default=1, help="order of words and activities (default: 1)")
+    parser.add_argument("--seed", type=_seed, default=1, help="order of words and activities (default: 1)")
     parser.add_argument(
         "--unplug", action="store_true", help="pull the plugs of camera and microphone in turn: fused results go on"
     )
@@ -61,11 +61,23 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _seed(text: str) -> int:
+    """An argparse type: what random generators begin from."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
 def _run(options: argparse.Namespace) -> int:
     out = console(stderr=options.json)
     if options.keep:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        if any(options.keep.iterdir()):
+        try:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            used = any(options.keep.iterdir())
+        except OSError as error:
+            raise CommandError(f"--keep {options.keep}: {error.strerror}; name a new folder") from error
+        if used:
             raise CommandError(f"--keep {options.keep}: not empty; name a new folder")
     with ExitStack() as stack, _interrupts() as interrupted:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="axond-demo-")))

@@ -20,6 +20,7 @@ Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
 MOST_SENSORS = 64
+MOST_MM = 1e6
 MOST_SUBSETS = 48
 """With 40 % outliers every fifth subset of three is clean."""
 FLAT_RATIO = 1e-3
@@ -38,6 +39,8 @@ class Geometry:
         count, self.dimensions = positions_mm.shape
         if not 3 <= count <= MOST_SENSORS:
             raise BadModel(f"geometry_mm: {count} transducers, expected 3 to {MOST_SENSORS}")
+        if not (np.abs(positions_mm) <= MOST_MM).all():
+            raise BadModel(f"geometry_mm: a coordinate is beyond {MOST_MM:.0f} mm (1 km); give millimetres")
         self.positions_mm = positions_mm
         self.centre_mm: Floats = positions_mm.mean(axis=0)
         _, sizes, axes = np.linalg.svd(positions_mm - self.centre_mm)

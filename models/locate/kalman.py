@@ -83,6 +83,8 @@ class Tracker:
     def step(self, t_ns: int, ranges_mm: Floats) -> Estimate | None:
         """One row of distances (N,), 0 for none, measured at ``t_ns``; None while there is no track."""
         valid = ranges_mm > 0
+        if self._track is not None and t_ns < self._track.t_ns - COAST_S * 1e9:
+            self._track = None  # another time: its age would never grow
         track = self._track
         if track is None:
             fix = self._locate.locate(ranges_mm, valid)

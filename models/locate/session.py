@@ -56,14 +56,16 @@ class RangeSession:
 
     def __init__(self, spec: LocateSpec, info: SensorInfo) -> None:
         """Raises BadModel when sensor and geometry do not fit, or scipy is missing."""
+        if info.family != "ultrasonic" or set(info.units) != {"mm"}:
+            raise BadModel(
+                f"an ultrasonic sensor is needed, this one gives {info.family} in {', '.join(sorted(set(info.units)))}"
+            )
         if spec.sound_m_s is not None or spec.classes is not None:
             raise BadModel("sound_m_s and classes are for sensors that give echo waveforms; this one gives distances")
         if not spec.geometry_mm:
             raise BadModel("geometry_mm is missing: the position of each transducer, [[0, 0], [1000, 0], ...]")
         if len({len(place) for place in spec.geometry_mm}) > 1:
             raise BadModel("geometry_mm: expected a list of positions, all with 2 or all with 3 coordinates")
-        if info.family != "ultrasonic" or set(info.units) != {"mm"}:
-            raise BadModel(f"a sensor that gives distances in mm is needed, this one gives {', '.join(info.units[:3])}")
         geometry = Geometry(np.array(spec.geometry_mm, np.float64))
         if geometry.count != len(info.channels):
             raise BadModel(
@@ -139,9 +141,9 @@ class EchoSession:
 
     def __init__(self, spec: LocateSpec, info: SensorInfo) -> None:
         """Raises BadModel when the sensor gives no waveforms, or the classes cannot be read."""
+        self._sample_hz = echo.sample_rate_hz(info)
         if spec.geometry_mm:
             raise BadModel("geometry_mm is for arrays that give distances; this sensor gives echo waveforms")
-        self._sample_hz = echo.sample_rate_hz(info)
         self._samples = len(info.channels)
         self._sound_m_s = spec.sound_m_s or echo.SOUND_M_S
         self._classes = classes.load(spec.classes) if spec.classes else None
@@ -177,7 +179,8 @@ LocateSession: TypeAlias = RangeSession | EchoSession
 
 def open_locate(spec: LocateSpec, info: SensorInfo) -> LocateSession:
     """The session for what the sensor gives. Raises BadModel when the two do not fit."""
-    return EchoSession(spec, info) if "FS" in info.units else RangeSession(spec, info)
+    waveforms = info.family == "ultrasonic" and "FS" in info.units
+    return EchoSession(spec, info) if waveforms else RangeSession(spec, info)
 
 
 def _check(packet: Packet, channels: int) -> None:

@@ -117,6 +117,9 @@ def _has_stored(made: Rig) -> bool:
     ("old", "new", "said"),
     [
         ("[-500, 500]]", "[-500]]", "pipelines.where.locate: geometry_mm: expected a list of positions"),
+        ("[-500, 500]]", "[-500, 500]]\nnoise_mm = 1e-300", "pipelines.where.locate.noise_mm: Input should be greater"),
+        ("[-500, 500]]", "[-500, 1e308]]", "a coordinate is beyond 1000000 mm"),
+        ("locate = {}", f'model = "{"x" * 5000}"', "pipelines.what.model: cannot be looked for (File name too long)"),
         ("[-500, 500]]", "[-500, nan]]", "pipelines.where.locate.geometry_mm.3.1"),
         (", [-500, 500]]", "]", "3 positions, the sensor has 4 channels"),
         ("locate = {}", "", "pipelines.what.model: missing"),

@@ -183,6 +183,38 @@ def test_nothing_piles_up(made: Bundle) -> None:
     assert len(tracks[0]._chunks) < 60
 
 
+@pytest.mark.parametrize("mode", ["onset", "time"])
+def test_a_clock_that_leaps_ahead_and_comes_back_keeps_no_window_off(tmp_path: Path, mode: str) -> None:
+    made = fusion.write(tmp_path)
+    if mode == "time":
+        windows = {"samples": 4000, "hop": 4000}, {"samples": 500_000, "hop": 500_000}
+        parts = [{**one, "window": {"mode": mode, **w}} for one, w in zip((AUDIO, EVENTS), windows, strict=True)]
+        made = fusion.write(tmp_path, *parts)
+    fused = session(made)
+    onsets_s = [0.6 + 1.2 * i for i in range(12)]
+    microphone = [
+        replace(one, packet=replace(one.packet, t0_ns=one.packet.t0_ns + 3600 * S))
+        if 4 * S < one.at_ns < 9 * S
+        else one
+        for one in sampled(0, sound(15, onsets_s), 8000)
+    ]
+    results = play(fused, microphone + evented(1, flashes(onset + 0.03 for onset in onsets_s)), until_s=15)
+    whole = [one for one in results if one.quality > 0.95 and 9.6 * S < one.t0_ns < 15 * S]
+    assert len(whole) >= 4
+    assert [part.trouble for part in fused.inputs] == [None, None]
+
+
+def test_a_clock_that_stands_still_is_bounded_and_counted(made: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track, "MOST_EVENTS", 5000)
+    fused = session(made)
+    for seq in range(500):
+        fused.push(0, Packet("s", seq, 10 * S, 125_000, np.zeros((256, 1), np.int16)))
+        list(fused.tick(10 * S, (True, True)))
+    kept = fused._windower._tracks[0]._held
+    assert kept <= track.MOST_WINDOWS * 4000
+    assert fused.inputs[0].late == 500 * 256 - kept
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

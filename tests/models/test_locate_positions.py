@@ -114,6 +114,7 @@ def test_too_few_distances_are_no_place() -> None:
         (np.arange(9.0).reshape(3, 3), "in one straight row"),
         (np.zeros((4, 4)), "2 or all with 3 coordinates"),
         (np.random.default_rng(0).normal(0, 1, (65, 2)), "65 transducers"),
+        (np.array([[0, 0], [1e308, 0], [0, -1e308]]), r"beyond 1000000 mm \(1 km\); give millimetres"),
     ],
 )
 def test_a_geometry_that_cannot_work_is_refused(places: np.ndarray, said: str) -> None:
@@ -207,6 +208,18 @@ def test_an_object_that_is_suddenly_elsewhere_is_followed_there() -> None:
     seen = [scene.step() for _ in range(6)]
     assert np.linalg.norm(seen[0].position_mm - [1200, 700]) < 50
     assert np.linalg.norm(seen[-1].position_mm - scene.place) < 5
+
+
+def test_a_clock_that_leapt_ahead_and_is_back_does_not_keep_a_track_for_ever() -> None:
+    geometry = Geometry(np.array([[0.0, 0, 0], [1000, 0, 0], [0, 1000, 0]]))  # no fix of three in space is certain
+    tracker = Tracker(Multilateration(geometry, 10.0), 1000.0)
+    here, there = np.array([400.0, 500, 900]), np.array([900.0, 200, 1500])
+    for row in range(20):
+        tracker.step(3600 * 10**9 + row * STEP_NS, geometry.lines(here)[0])
+    seen = [tracker.step(row * STEP_NS, geometry.lines(there)[0]) for row in range(10)]
+    assert seen[-1] is not None
+    assert seen[-1].state == "tracked"
+    assert np.linalg.norm(seen[-1].position_mm - there) < 5
 
 
 def test_velocity_is_that_of_the_object() -> None:

@@ -12,6 +12,7 @@ from drivers.ultrasonic.array import Array, ArrayConfig
 from drivers.ultrasonic.echo import Echo, EchoConfig
 from hil.sonar.echoes import Reflector, pings
 from hil.sonar.ranging import measure, square_mm, walk_mm
+from models.datasets.recording import audio_info
 from models.locate.session import EchoSession, LocateSpec, RangeSession, open_locate
 from tests.models.sentence import one_sentence
 
@@ -106,7 +107,8 @@ def imu() -> SensorInfo:
         (LocateSpec(geometry_mm=((0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0))), ARRAY, "all with 3 coordinates"),
         (LocateSpec(geometry_mm=SQUARE[:3]), ARRAY, "3 positions, the sensor has 4 channels"),
         (replace(SPEC, sound_m_s=340.0), ARRAY, "are for sensors that give echo waveforms"),
-        (SPEC, imu(), "distances in mm is needed, this one gives g"),
+        (SPEC, imu(), "an ultrasonic sensor is needed, this one gives imu in g"),
+        (LocateSpec(), audio_info(8000), "an ultrasonic sensor is needed, this one gives audio in FS"),
         (SPEC, WAVES, "geometry_mm is for arrays"),
         (LocateSpec(), replace(WAVES, channels=("left", "right")), "gives no echo waveforms"),
         (LocateSpec(classes=Path("/nowhere.json")), WAVES, "/nowhere.json: cannot be read"),
