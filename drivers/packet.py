@@ -35,7 +35,7 @@ class SensorInfo:
     """What the integers of a sensor mean: physical value = integer * scale, per channel."""
 
     family: str
-    """``audio``, ``imu``, ``ultrasonic`` or ``event_camera``."""
+    """``audio``, ``imu``, ``ultrasonic``, ``event_camera`` or ``vibration`` (slow channels of a machine)."""
     channels: tuple[str, ...]
     """Names in column order, for example ``("ax", "ay", "az", "gx", "gy", "gz")``."""
     units: tuple[str, ...]

@@ -1,11 +1,22 @@
 """Lines of decimal numbers, as Arduino sketches print them: ``0.497,-0.501,0.722,0.488,-1.526,-14.282``.
 
 Columns, units and scales are the configuration's; the defaults are those of the sketch for the Nano 33 BLE. There is no
-checksum: the count of fields and the range are all that tells a damaged line.
+checksum: the count of fields and the range are all that tells a damaged line. Slow channels of a machine come the same
+way, as the model pump-condition takes them::
+
+    [sensors.bench]
+    driver = "imu.csv"
+    port = "/dev/serial/by-id/..."
+    family = "vibration"
+    rate_hz = 10
+    columns = ["pre1", "pre2", "vib1", "vib2", "vib3", "vib4"]
+    units = ["MPa", "MPa", "1", "1", "1", "1"]
+    scale = [0.001, 0.001, 0.001, 0.001, 0.001, 0.001]
+    limit = [2.0, 2.0, 30.0, 30.0, 30.0, 30.0]
 """
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +47,8 @@ class CsvConfig(SerialConfig):
     port: str = Field(min_length=1)
     baud: int = Field(default=115200, ge=1200, le=4000000)
     rate_hz: float = Field(default=119, ge=0.1, le=2000)
+    family: Literal["imu", "vibration"] = "imu"
+    """What the board measures; a model takes sensors of its own family."""
     columns: tuple[str, ...] = Field(default=("ax", "ay", "az", "gx", "gy", "gz"), min_length=1, max_length=32)
     """Names of the fields of a line, in order; ``-`` for a field that is not wanted."""
     units: tuple[str, ...] = ("g",) * 3 + ("deg/s",) * 3
@@ -137,7 +150,7 @@ class Csv(SerialSensor[CsvConfig]):
 
     def info(self) -> SensorInfo:
         names = tuple(name for name in self.cfg.columns if name != SKIP)
-        return SensorInfo("imu", names, self.cfg.units, self.cfg.scale, self.cfg.rate_hz)
+        return SensorInfo(self.cfg.family, names, self.cfg.units, self.cfg.scale, self.cfg.rate_hz)
 
     def new_parser(self) -> CsvParser:
         self._values = Still(

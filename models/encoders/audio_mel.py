@@ -37,6 +37,10 @@ class AudioMelConfig(BaseModel):
     levels_db: tuple[float, ...] = (-12.0, -22.0, -32.0, -42.0)
     step_db: float = Field(default=6.0, ge=0)
 
+    @property
+    def features(self) -> int:
+        return self.bands * (len(self.levels_db) + (2 if self.step_db else 0))
+
     @model_validator(mode="after")
     def _possible(self) -> "AudioMelConfig":
         if not self.low_hz < self.high_hz <= self.rate_hz / 2:
@@ -67,7 +71,7 @@ class AudioMel:
             raise BadModel(f"encoder audio_mel needs windows of {cfg.frame} samples or more, the bundle has {samples}")
         self.cfg = cfg
         steps = 1 + (samples - cfg.frame) // cfg.hop
-        self.shape = (steps, cfg.bands * (len(cfg.levels_db) + (2 if cfg.step_db else 0)))
+        self.shape = (steps, cfg.features)
         self._samples = samples
         self._scale = info.scale[0]
         self._taper = np.hanning(cfg.frame + 1)[:-1]
@@ -95,16 +99,21 @@ class AudioMel:
         return 10 * np.log10(power + FLOOR_FS**2)
 
 
-def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.float64], out: Raster) -> None:
-    """Spikes of log-mel levels (steps, bands)."""
-    relative_db = np.maximum(level_db - level_db.max(), cfg.range_db)
+def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.floating], out: Raster) -> None:
+    """Spikes of log-mel levels (..., steps, bands), each window of them by itself."""
+    relative_db = np.maximum(level_db - level_db.max(axis=(-2, -1), keepdims=True), cfg.range_db)
     parts = [relative_db >= threshold_db for threshold_db in cfg.levels_db]
     if cfg.step_db:
-        smooth_db = relative_db + np.concatenate([relative_db[:1], relative_db[:-1]])
+        smooth_db = relative_db + _before(relative_db)
         stair = np.floor(smooth_db * (0.5 / cfg.step_db))
-        before = np.concatenate([stair[:1], stair[:-1]])
+        before = _before(stair)
         parts += [stair > before, stair < before]
-    np.concatenate(parts, axis=1, out=out, casting="unsafe")
+    np.concatenate(parts, axis=-1, out=out, casting="unsafe")
+
+
+def _before(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Of each step the one before it; nothing is before the first."""
+    return np.concatenate([levels[..., :1, :], levels[..., :-1, :]], axis=-2)
 
 
 @dataclass(frozen=True, slots=True)

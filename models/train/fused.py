@@ -158,10 +158,14 @@ class FusedSnn(Snn):
         self.hidden = nn.ModuleList(made)
 
     def spikes(self, x: torch.Tensor) -> torch.Tensor:
-        """As of ``Snn``; rates are of sensors that are there."""
-        seen = super().spikes(x)
-        self.rates = [layer.rate for layer in self.populations]
-        return seen
+        """As of ``Snn``, with dropout behind the last layer only; rates are of sensors that are there."""
+        self.rates = []
+        for layer in self.populations:
+            x = layer(x)
+            self.rates.append(layer.rate)
+        if self.training and self.dropout:
+            x = x * (torch.rand_like(x[0]) > self.dropout) / (1 - self.dropout)
+        return x
 
 
 def settle(net: FusedSnn, x: torch.Tensor) -> None:
