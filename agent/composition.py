@@ -79,6 +79,12 @@ def sensor_order(config: Config, name: str, bundle: Bundle) -> list[str]:
         )
     if len(parts) == 1:
         return list(sensors)
+    hurried = next((sensor for sensor in sensors if not config.sensors[sensor].make().live), None)
+    if hurried is not None:
+        raise ConfigError(
+            f"{config.path}: sensors.{hurried}.pace: at full speed it runs ahead of the other sensors of pipeline "
+            f"{name!r}; set it to 'real'"
+        )
     infos = {sensor: config.sensors[sensor].make().info() for sensor in sensors}
     order: list[str] = []
     for part in parts:

@@ -127,3 +127,8 @@ def test_sensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         assert "model 'made-fused' takes 2: audio" in axond("check", "--config", str(made.config)).stderr
         made.write_config(extra='[pipelines.both]\nsensors = ["mic0", "mic0"]\nmodel = "made-fused"\n')
         assert "pipelines.both.sensors.1: 'mic0' is there twice" in axond("check", "--config", str(made.config)).stderr
+        both = '[pipelines.both]\nsensors = ["mic0", "imu0"]\nmodel = "made-fused"\n'
+        made.write_config(pace="fast", extra=both)
+        done = axond("check", "--config", str(made.config))
+        assert done.returncode == 78
+        assert "sensors.mic0.pace: at full speed it runs ahead of the other sensors" in done.stderr
