@@ -361,7 +361,9 @@ def place(path: Path, files: dict[str, bytes]) -> Bundle:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        load(fresh)
+        unlisted = sorted(files.keys() - load(fresh).manifest.files.keys() - {MANIFEST, SEAL})
+        if unlisted:
+            raise BadModel(f"{path}: {unlisted[0]!r} is not in the manifest, so nothing tells what it should be")
         if path.exists():
             path.rename(Path(scratch) / "old")
         fresh.rename(path)

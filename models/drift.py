@@ -4,7 +4,7 @@ Each window gives signals (models/statistics.py). A signal is odd where it is ou
 decided class were in when the model was trained (``RULES``). Per signal a cumulative sum (Page 1954) of the
 log-likelihood ratio of "more are odd than usual" rises while that is so; beyond ``ALARM`` it is drift, until the sum is
 down at 0 again. Windows of one label in a row tell the same again, by the same person at the same place: the n-th of
-them counts 1/n.
+them counts 1/n, at least 1/``MOST_ALIKE``: a machine that is in one state for weeks must drift, and recover, too.
 
 Spike rate of the input and confidence are there anyway. The hidden activity is not, since backends tell the last layer
 only: once in ``LOOK_EVERY_NS`` the reference arithmetic works it out for a window.
@@ -25,6 +25,7 @@ from models.statistics import QUANTILES, SIGNALS, Distance, Statistics
 ALARM = 9.0
 HIGHEST = 1.5 * ALARM
 """The sum stops there, so that the end of a long drift is noticed as soon as that of a short one."""
+MOST_ALIKE = 200
 ROUNDING = 1e-4
 """Scores come with four digits."""
 LOOK_EVERY_NS = 2_000_000_000
@@ -90,7 +91,7 @@ class Drift:
     def see(self, raster: npt.NDArray[np.uint8], inference: Inference) -> bool:
         """Take one window, in their order, and what was decided. True if a drift began or ended with it."""
         of = self._labels.index(inference.label)
-        self._in_a_row = self._in_a_row + 1 if inference.label == self._label else 1
+        self._in_a_row = min(self._in_a_row + 1, MOST_ALIKE) if inference.label == self._label else 1
         self._label = inference.label
         values = {"input_rate": np.count_nonzero(raster) / raster.size, "confidence": inference.score}
         if self._next_look_ns is None or inference.t0_ns >= self._next_look_ns:

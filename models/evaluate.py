@@ -18,7 +18,8 @@ from models.window import WindowSpec
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What ``evaluate`` found. Recordings in which no window began count as wrong, for both networks."""
+    """What ``evaluate`` found. Recordings in which no window began count as wrong, for both networks: a run by its last
+    label."""
 
     total: int
     correct: int
@@ -139,7 +140,7 @@ def encode(recordings: list[Recording], encoder: Encoder, spec: WindowSpec) -> C
             heard.append(True)
         if not windows:
             rasters.append(np.zeros(encoder.shape, np.uint8))
-            labels.append(recording.label)
+            labels.append(recording.label if recording.truth is None else str(recording.truth[-1]))
             heard.append(False)
         groups += [recording.group] * max(1, len(windows))
     encoder_us = float(np.median(encode_ns)) / 1e3 if encode_ns else 0.0

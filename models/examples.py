@@ -29,7 +29,8 @@ def copies(bundle: Bundle, window: Window, rng: np.random.Generator) -> list[Win
             wave = _other_sound(window.data[:, 0].astype(np.float64), rng, window.info)
             data = _integers(wave[:, None], window.data.dtype)
         else:
-            data = _integers(_other_motion(window.data.astype(np.float64), rng), window.data.dtype)
+            other = _other_ranges if window.info.family == "ultrasonic" else _other_motion
+            data = _integers(other(window.data.astype(np.float64), rng), window.data.dtype)
         if onset:
             copy = live_window(Recording("copy", "", "", data, window.info), bundle.windows)
         else:
@@ -58,11 +59,22 @@ def _other_sound(wave: augment.Wave, rng: np.random.Generator, info: SensorInfo)
 
 def _other_motion(data: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """(samples, channels): up to 10 % faster or slower, stronger or weaker, a tenth of a window earlier or later."""
-    count = len(data)
-    at = np.arange(count) * rng.uniform(0.9, 1.1) + rng.uniform(-0.1, 0.1) * count
+    count, at = len(data), _elsewhen(len(data), rng)
     moved = np.stack([np.interp(at, np.arange(count), channel) for channel in data.T], axis=1)
     noise = rng.normal(size=moved.shape) * (0.05 * data.std(axis=0))
     return np.asarray(moved * rng.uniform(0.9, 1.1) + noise)
+
+
+def _other_ranges(data: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """The same of distances, of which 0 is no echo: it stays that, and nothing else becomes it."""
+    nearest = data[np.clip(np.rint(_elsewhen(len(data), rng)), 0, len(data) - 1).astype(np.int64)]
+    noise = rng.normal(size=data.shape) * (0.05 * data.std(axis=0))
+    return np.where(nearest > 0, np.maximum(nearest * rng.uniform(0.9, 1.1) + noise, 1), 0)
+
+
+def _elsewhen(count: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(count,) places in a window, at another pace and a bit earlier or later."""
+    return np.asarray(np.arange(count) * rng.uniform(0.9, 1.1) + rng.uniform(-0.1, 0.1) * count)
 
 
 def _integers(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -25,6 +25,8 @@ PRESSURE = (10.0, 20.0, 40.0, 80.0, 160.0)
 AIM_POINTS = 0.5
 MOST_POINTS = 2.0
 """What the known classes may lose, in points of accuracy on the draws: aimed at, and refused beyond."""
+TURNS = 10
+"""Of leaving examples out; of more examples each turn leaves out several."""
 _ROUNDS = 30
 
 
@@ -81,8 +83,9 @@ def learn(known: Known, examples: list[Floats], of: int | None) -> Lesson:
     if len(examples) < 2:
         return lesson
     right = total = 0
-    for i, held in enumerate(examples):
-        row = _learn(known, examples[:i] + examples[i + 1 :], of).row
+    for turn in range(min(TURNS, len(examples))):
+        row = _learn(known, [one for i, one in enumerate(examples) if i % TURNS != turn], of).row
+        held = np.concatenate(examples[turn::TURNS])
         right += int((_decide(known, row, of, held) == _index(known, of)).sum())
         total += len(held)
     return replace(lesson, found=right / total)
@@ -106,6 +109,8 @@ def _learn(known: Known, examples: list[Floats], of: int | None) -> Lesson:
     rng = np.random.default_rng(SEED)
     classes = len(known.weights)
     others = [c for c in range(classes) if c != of and known.statistics.counts[c]]
+    if not others:
+        raise BadModel("the statistics know no other label, so there is nothing to tell this one from; train it anew")
     means = known.statistics.means.astype(np.float64)
     negative = np.concatenate([_draws(rng, known, means[c], DRAWS, 1.0) for c in others])
     judged = np.concatenate([_draws(rng, known, means[c], DRAWS, 1.0) for c in others])

@@ -5,7 +5,6 @@ what it hears: ``potentials = 128 * W @ phi * sum(response)``, where ``phi`` of 
 last layer, its spikes weighted by what a spike at that step still adds to the sum (0..1: a weighted mean rate).
 """
 
-import io
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from models import batch
 from models.base import BadModel
 from models.bundle import Bundle
 from models.network import DECAY_ONE, WEIGHT_SHIFT, Layer, Network, write_npz
+from models.untrusted import read_npz
 
 FILE = "statistics.npz"
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -27,7 +27,6 @@ SHRINKAGE = 0.05
 """Part of the mean variance that is added to each: a neuron that was silent in training may spike one day."""
 MOST_WINDOWS = 4096
 """Evenly spread ones of more are looked at."""
-_BYTES = 64 << 20
 
 Rasters = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -101,13 +100,15 @@ class Distance:
         return np.asarray(np.sqrt(np.maximum(nearest, 0) / phi.shape[1]))
 
 
+_TYPES = tuple(np.dtype(code) for code in ("<f4", "<i8"))
 _SHAPES = {
-    "counts": ("<i8", ("classes",)),
-    "means": ("<f4", ("classes", "hidden")),
-    "factors": ("<f4", ("hidden", "rank")),
-    "diagonal": ("<f4", ("hidden",)),
-    "quantiles": ("<f4", ("classes", "signals", "quantiles")),
+    "counts": ("<i8", ("classes",), 0, 1 << 40),
+    "means": ("<f4", ("classes", "hidden"), 0, 1.001),
+    "factors": ("<f4", ("hidden", "rank"), -1, 1),
+    "diagonal": ("<f4", ("hidden",), 1e-13, 1),
+    "quantiles": ("<f4", ("classes", "signals", "quantiles"), 0, 1e9),
 }
+"""Type, shape, least and most of each array; phi is 0..1, so that a variance is 1/4 at most."""
 
 
 def response(steps: int, layer: Layer) -> Floats:
@@ -227,28 +228,29 @@ def _factorise(residuals: Floats) -> tuple[Floats, Floats]:
 
 def load(content: bytes, network: Network, where: str) -> Statistics:
     """Read what ``Statistics.pack`` gave for ``network``. ``where`` names it in errors. Raises BadModel."""
-    from drivers.lib.npz import read_all
-
-    types = [np.dtype(code) for code in ("<f4", "<i8")]
+    arrays = read_npz(content, where, _TYPES)
     try:
-        arrays = read_all(io.BytesIO(content), types, _BYTES)
         sizes = {
             "classes": network.classes, "hidden": network.layers[-1].inputs, "rank": arrays["factors"].shape[-1],
             "signals": len(SIGNALS), "quantiles": len(QUANTILES),
         }  # fmt: skip
-        for name, (kind, sides) in _SHAPES.items():
-            shape = tuple(sizes[side] for side in sides)
-            if arrays[name].shape != shape or arrays[name].dtype != np.dtype(kind):
-                raise ValueError(f"its array {name!r} is {arrays[name].dtype} {arrays[name].shape}, expected {shape}")
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"its array {name!r} has numbers that are not finite")
-        if (arrays["diagonal"] <= 0).any() or (arrays["counts"] < 0).any() or not arrays["counts"].any():
-            raise ValueError("its variances and counts cannot be")
-        return Statistics(**{name: arrays[name] for name in _SHAPES})
+        if sizes["rank"] > RANK:
+            raise ValueError(f"it has {sizes['rank']} factors, at most {RANK} are kept")
+        for name, (kind, sides, low, high) in _SHAPES.items():
+            shape, array = tuple(sizes[side] for side in sides), arrays[name]
+            if array.shape != shape or array.dtype != np.dtype(kind):
+                raise ValueError(f"its array {name!r} is {array.dtype} {array.shape}, expected {shape}")
+            if not ((array >= low) & (array <= high)).all():
+                raise ValueError(f"its array {name!r} has numbers that cannot be, expected {low:g} to {high:g}")
+        if not arrays["counts"].any():
+            raise ValueError("it is of no windows")
+        known = Statistics(**{name: arrays[name] for name in _SHAPES})
+        Distance(known)
     except KeyError as error:
         raise BadModel(f"{where}: not statistics of this network (it has no array {error})") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, np.linalg.LinAlgError) as error:
         raise BadModel(f"{where}: not statistics of this network ({error})") from error
+    return known
 
 
 def read(bundle: Bundle) -> Statistics | None:

@@ -22,10 +22,12 @@ from models.nir_row import with_row
 from models.registry import make_encoder
 from models.statistics import FILE, Activity, Rasters, Statistics
 from models.undo import PARENT
-from models.untrusted import read_file
+from models.untrusted import NPZ_MAX_BYTES, read_file
 
 HEADROOM = 1.25
 """The potential that the examples reach in the new row must stay this factor below the clip."""
+MOST_KEPT_BYTES = NPZ_MAX_BYTES - (1 << 16)
+"""Of a parent's files together; their headers need some room."""
 _MADE_ANEW = ("format", "files", "weight_bits", "granularity", "parent")
 
 
@@ -44,7 +46,9 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
     ``user``: the label is known, and the windows are of somebody who says it otherwise. Raises BadModel.
     """
     of = _which(parent, label, user)
+    recipe = _recipe(parent, label, of)
     known = _usable(parent, out)
+    kept = _files(parent)
     examples = _encoded(parent, windows)
     seen = [statistics.look(parent.network, rasters) for rasters in examples]
     lesson = learn(_known(parent, known, seen, examples[0].shape[1]), [one.phi for one in seen], of)
@@ -53,22 +57,23 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
     _check_clip(network, rasters)
     learnt = statistics.look(network, rasters)
     card = parent.artefact("CARD.md") + _section(parent, label, len(windows), lesson, of).encode()
-    kept = {name: np.frombuffer(content, np.uint8) for name, content in _files(parent).items()}
     extra = {
         FILE: _extended(known, learnt, len(windows), parent.manifest.temperature, of).pack(),
-        PARENT: write_npz(kept),
+        PARENT: write_npz({name: np.frombuffer(content, np.uint8) for name, content in kept.items()}),
     }
     parent.artefact("network.nir")  # its digest
     graph = with_row(parent.path / "network.nir", parent.network.layers[-1], lesson.row, of)
     manifest = parent.manifest
     quantized = Quantized(network, manifest.weight_bits, manifest.granularity, (), (), 0.0)
-    child = build.assemble(out, _recipe(parent, label, of), graph, card, quantized, extra)
+    child = build.assemble(out, recipe, graph, card, quantized, extra)
     return Taught(child, len(windows), lesson)
 
 
 def _which(parent: Bundle, label: str, user: bool) -> int | None:
     """The row of the label; None for a new one. Raises BadModel."""
     labels = parent.manifest.labels
+    if not (label.strip() and label.isprintable()):
+        raise BadModel(f"the label {label!r} has nothing to read, or control characters; name it in plain text")
     if label in labels:
         if not user:
             raise BadModel(f"{parent.id} knows {label!r} already; say --user to teach it how one more user does it")
@@ -123,15 +128,19 @@ def _with_row(network: Network, lesson: Lesson, of: int | None) -> Network:
 
 
 def _encoded(parent: Bundle, windows: list[Window]) -> list[Rasters]:
-    """For each window the rasters (copies, steps, features) of itself and its distorted copies."""
+    """For each window the rasters (copies, steps, features) of itself and its distorted copies. Raises BadModel for
+    one without a spike."""
     encoder = make_encoder(parent, windows[0].info)
     rng = np.random.default_rng(SEED)
-    examples = []
+    examples: list[Rasters] = []
     for window in windows:
         made = copies(parent, window, rng)
-        rasters: Rasters = np.zeros((len(made), *encoder.shape), np.uint8)
+        rasters = np.zeros((len(made), *encoder.shape), np.uint8)
         for copy, raster in zip(made, rasters, strict=True):
             encoder.encode(copy, raster)
+        still = window.info.family == "audio" and not np.ptp(window.data)
+        if still or not rasters[0].any():
+            raise BadModel(f"example {len(examples) + 1} of {len(windows)} is silence to {parent.id}; leave it out")
         examples.append(rasters)
     return examples
 
@@ -163,20 +172,28 @@ def _extended(known: Statistics, learnt: Activity, count: int, temperature: floa
 
 
 def _recipe(parent: Bundle, label: str, of: int | None) -> dict[str, Any]:
-    """The parent's manifest, as ``assemble`` wants it, with the label and one minor version more."""
+    """The parent's manifest, as ``assemble`` wants it, with the label and one minor version more. Raises BadModel."""
     document = json.loads((parent.path / bundle.MANIFEST).read_bytes())
     recipe = {key: value for key, value in document.items() if key not in _MADE_ANEW}
     major, minor, _ = parent.manifest.version.split(".")
     recipe["version"] = f"{major}.{int(minor) + 1}.0"
     if of is None:
         recipe["labels"] = [*parent.manifest.labels, label]
+    build.manifest_of(recipe)
     return {**recipe, "parent": {"id": parent.id, "digest": parent.digest}}
 
 
 def _files(parent: Bundle) -> dict[str, bytes]:
-    """Every file of ``parent``, as it is."""
+    """Every file of ``parent``, as it is. Raises BadModel when they are more than ``undo`` reads back."""
     plain = {name: read_file(parent.path / name, bundle.MAX_FILE_BYTES) for name in (bundle.MANIFEST, bundle.SEAL)}
-    return plain | {name: parent.artefact(name) for name in parent.manifest.files}
+    kept = plain | {name: parent.artefact(name) for name in parent.manifest.files}
+    size = sum(map(len, kept.values()))
+    if size > MOST_KEPT_BYTES:
+        raise BadModel(
+            f"{parent.id} has {size} bytes with all its parents, at most {MOST_KEPT_BYTES} can be kept for undo; train "
+            "it anew"
+        )
+    return kept
 
 
 def _section(parent: Bundle, label: str, count: int, lesson: Lesson, of: int | None) -> str:

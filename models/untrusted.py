@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drivers.lib.npz import read_all
+from drivers.lib.npz import Types, read_all
 from models.base import BadModel
 
 NPZ_MAX_BYTES = 128 * 1024 * 1024
@@ -76,13 +76,13 @@ def _check(value: Any, levels: int) -> None:
             _check(item, levels - 1)
 
 
-def read_npz(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of an ``.npz`` of plain integers (int8, uint8, int32, int64), read-only. Raises BadModel."""
+def read_npz(content: bytes, where: str, types: Types = _TYPES) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an ``.npz``, read-only, each of one of ``types`` (int8, uint8, int32, int64). Raises BadModel."""
     # Opening an archive takes memory for each entry, long before its sizes can be looked at.
     if content.count(_ARCHIVE_ENTRY) > NPZ_MAX_ARRAYS:
         raise BadModel(f"{where}: has more than {NPZ_MAX_ARRAYS} arrays")
     try:
-        arrays = read_all(io.BytesIO(content), _TYPES, NPZ_MAX_BYTES)
+        arrays = read_all(io.BytesIO(content), types, NPZ_MAX_BYTES)
     except (ValueError, OSError) as error:
         raise BadModel(f"{where}: {error}") from error
     return {name: np.require(array, requirements=["C", "A"]) for name, array in arrays.items()}

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from drivers import recording as packets
 from drivers.base import Misconfigured
-from drivers.packet import Packet, SensorInfo
+from drivers.packet import EVENT, Packet, SensorInfo
 from models.base import BadModel, Window
 from models.bundle import Bundle
 from models.datasets.audio import read_wav
 from models.datasets.recording import Recording, audio_info, live_window
 from models.speech import resample
-from models.window_events import make_windower
+from models.window_events import NS_PER_US, make_windower
 
 MOST_FILE_BYTES = 64 << 20
 
@@ -54,7 +57,12 @@ def _of_recording(bundle: Bundle, path: Path) -> list[Window]:
 
 
 def _of_packets(bundle: Bundle, info: SensorInfo, stream: Iterable[Packet]) -> Iterator[Window]:
-    """The windows of a sensor, as they come. Raises BadModel."""
+    """The windows of a sensor, as they come; of events also those that its end completes. Raises BadModel."""
     windower = make_windower(bundle.windows, info)
+    last_ns = 0
     for packet in stream:
         yield from windower.push(packet)
+        events: npt.NDArray[Any] = packet.data
+        if events.dtype == EVENT:
+            last_ns = int(events["t_ns"][-1])
+    yield from windower.advance(last_ns + bundle.windows.samples * NS_PER_US)

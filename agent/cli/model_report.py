@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
             judged = coded, evaluate.decide(bundle, backend, coded)
         finally:
             backend.close()
-    source = f"{options.data.name}, part {options.split}" if options.data else ""
+    source = f"{options.data.resolve().name}, part {options.split}" if options.data else ""
     out: Path = options.out or Path(f"{bundle.manifest.name}.html")
     write_whole(out, report.page(bundle, judged, source, measure(bundle, options.seconds)).encode())
     if options.json:

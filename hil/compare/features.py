@@ -75,9 +75,10 @@ def _copy(name: str, recording: Recording, window: Window, rng: np.random.Genera
 
         return replace(window, data=augment(window.data.astype(np.int16), rng))
     if name == "sound-events":
-        from models.train.sound_events import augment as distort_sound
+        from models.train.sound_events import distort as distort_sound
 
-        return replace(window, data=distort_sound(window.data, rng))
+        wave = distort_sound(recording.data[:, 0] / 32768, rng)
+        return replace(window, data=np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)[:, None])
     from models.train.augment_events import Spread, distort
 
     return replace(window, data=distort(window.data, 34, 34, rng, Spread()))

@@ -1,6 +1,5 @@
 """Sounds: ``manifest.csv`` (columns: file, a label, split) and 16-bit WAV files, loose or in ``*.tar.xz`` archives."""
 
-import csv
 import io
 import lzma
 import tarfile
@@ -11,27 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from models.datasets.recording import DataError, Recording, audio_info
+from models.datasets.table import rows_of
 
 MARKER = "manifest.csv"
 LABEL_COLUMNS = ("digit", "keyword", "category", "label")
 GROUP_COLUMNS = ("speaker", "group", "source_clip", "source_file")
+RATES_HZ = (100.0, 1e6)
+"""No microphone is slower or faster; beyond, a header is wrong."""
 
 
 def load(folder: Path, split: str) -> list[Recording]:
     """One clip for each row of the split, in their order. Raises DataError."""
     manifest = folder / MARKER
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or []
-        rows = list(reader)
-    label = next((name for name in LABEL_COLUMNS if name in columns), None)
-    if label is None or not {"file", "split"} <= set(columns):
-        raise DataError(f"{manifest}: expected columns file, split and one of {', '.join(LABEL_COLUMNS)}")
-    group = next((name for name in GROUP_COLUMNS if name in columns), None)
-    chosen = [row for row in rows if row["split"] == split]
-    if not chosen:
-        splits = sorted({str(row["split"]) for row in rows})
-        raise DataError(f"{manifest}: no rows of split {split!r}; there are {', '.join(splits) or 'none'}")
+    chosen, label = rows_of(manifest, split, LABEL_COLUMNS)
+    group = next((name for name in GROUP_COLUMNS if name in chosen[0]), None)
     blobs = read_files(folder, {row["file"] for row in chosen})
     recordings = []
     for row in chosen:
@@ -69,9 +61,11 @@ def read_wav(blob: bytes, where: str) -> tuple[npt.NDArray[np.int16], float]:
             width, channels, frames = reader.getsampwidth(), reader.getnchannels(), reader.getnframes()
             body, rate_hz = reader.readframes(frames), float(reader.getframerate())
     except (wave.Error, EOFError) as error:
-        raise DataError(f"{where}: not a WAV file ({error or 'it ends too early'})") from error
+        raise DataError(f"{where}: not a WAV file ({str(error) or 'it ends too early'})") from error
     if width != 2 or channels != 1:
         raise DataError(f"{where}: {channels} channels of {8 * width} bits, expected one of 16 bits")
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+        raise DataError(f"{where}: a rate of {rate_hz:g} Hz, expected {RATES_HZ[0]:g} to {RATES_HZ[1]:g}")
     if len(body) != 2 * frames or frames == 0:
         raise DataError(f"{where}: truncated, {len(body)} bytes of sound where its header says {2 * frames}")
     return np.frombuffer(body, "<i2").astype(np.int16).reshape(-1, 1), rate_hz

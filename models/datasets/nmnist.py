@@ -5,7 +5,6 @@ The format is that of the original ``.bin`` and of SLAYER's ``.bs2``: x, y, pola
 Frontiers in Neuroscience 2015).
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from drivers.packet import EVENT, SensorInfo
 from models.datasets.audio import read_files
 from models.datasets.recording import DataError, Recording
+from models.datasets.table import rows_of
 
 MARKER = "labels.csv"
 SIDE = 34
@@ -26,27 +26,14 @@ CAMERA_INFO = SensorInfo("event_camera", ("x", "y", "on"), ("px", "px", "1"), (1
 
 def load(folder: Path, split: str) -> list[Recording]:
     """One clip for each row of the split, in their order; the time begins with the recording. Raises DataError."""
-    table = folder / MARKER
-    try:
-        with table.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{table}: not a readable table ({error})") from error
-    if not {"file", "label", "split"} <= set(columns):
-        raise DataError(f"{table}: expected columns file, label and split, found {', '.join(columns) or 'none'}")
-    chosen = [row for row in rows if row["split"] == split]
-    if not chosen:
-        splits = sorted({str(row["split"]) for row in rows})
-        raise DataError(f"{table}: no rows of split {split!r}; there are {', '.join(splits) or 'none'}")
+    chosen, label = rows_of(folder / MARKER, split, ("label",))
     blobs = read_files(folder, {row["file"] for row in chosen})
     recordings = []
     for row in chosen:
         if row["file"] not in blobs:
             raise DataError(f"{folder}: {row['file']} is in {MARKER}, but neither in an archive nor a loose file")
         data = events(blobs[row["file"]], f"{folder}: {row['file']}")
-        recordings.append(Recording(row["file"], row["label"], "", data, CAMERA_INFO))
+        recordings.append(Recording(row["file"], row[label], "", data, CAMERA_INFO))
     return recordings
 
 

@@ -61,6 +61,7 @@ def live_windows(recording: Recording, spec: WindowSpec, *, lead_in_s: float = L
     """
     data, info = recording.data, recording.info
     windower = make_windower(spec, info)
+    lead_in = 0
     if info.family == "event_camera":
         # Time passes without events, before and after.
         first_ns, last_ns = (int(data["t_ns"][i]) for i in (0, -1)) if len(data) else (0, 0)
@@ -71,14 +72,16 @@ def live_windows(recording: Recording, spec: WindowSpec, *, lead_in_s: float = L
     else:
         dt_ns = round(1e9 / info.rate_hz)
         if spec.mode == "onset":
-            before = np.zeros((round(lead_in_s * info.rate_hz), data.shape[1]), data.dtype)
+            lead_in = round(lead_in_s * info.rate_hz)
+            before = np.zeros((lead_in, data.shape[1]), data.dtype)
             after = np.zeros((spec.samples, data.shape[1]), data.dtype)
             data = np.concatenate([before, data, after])
         windows = windower.push(Packet(recording.name, seq=0, t0_ns=0, dt_ns=dt_ns, data=data))
         ends = [round(window.end_ns / dt_ns) for window in windows]
     if recording.truth is None:
         return [(window, recording.label) for window in windows[:1]]
-    return [(window, str(recording.truth[end - 1])) for window, end in zip(windows, ends, strict=True)]
+    last = [min(max(end - lead_in, 1), len(recording.truth)) - 1 for end in ends]
+    return [(window, str(recording.truth[i])) for window, i in zip(windows, last, strict=True)]
 
 
 def live_window(recording: Recording, spec: WindowSpec) -> Window | None:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 
 from models.base import BadModel
-from models.convolution import convolve
 from models.network import STATE_MAX, THRESHOLD_MAX, WEIGHT_SHIFT, Layer, Network, check
 from models.train.conv import ConvLayer
 from models.train.lif import DECAY_ONE, QuantLayer, Snn
@@ -42,46 +41,10 @@ def integer_network(net: Snn) -> Network:
     return check(Network(tuple(layers)))
 
 
-def simulate(network: Network, rasters: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], int]:
-    """Potentials (B, classes) of rasters (B, T, features) by the integer rule, and the largest |v| of the last layer.
-
-    The arithmetic of models/network.py, for a batch; training reports its accuracy with it.
-    """
-    batch, steps, _ = rasters.shape
-    u = [np.zeros((batch, layer.neurons), np.int64) for layer in network.layers]
-    v = [np.zeros((batch, layer.neurons), np.int64) for layer in network.layers]
-    s = [np.zeros((batch, layer.neurons), np.float32) for layer in network.layers]
-    weights = [layer.w_in.astype(np.float32) for layer in network.layers]
-    recurrent = [None if layer.w_rec is None else layer.w_rec.T.astype(np.float32) for layer in network.layers]
-    total = np.zeros((batch, network.classes), np.int64)
-    largest = 0
-    for t in range(steps):
-        x = rasters[:, t].astype(np.float32)
-        for i, layer in enumerate(network.layers):
-            # Whole numbers below 2^24: exact in float32.
-            drive = x @ weights[i].T if layer.conv is None else convolve(x, weights[i], layer.conv)
-            rec = recurrent[i]
-            if rec is not None:
-                drive += s[i] @ rec
-            u[i] = _decay(u[i], layer.k_u) + (drive.astype(np.int64) << 7)
-            v[i] = np.clip(_decay(v[i], layer.k_v) + u[i] + layer.bias, -STATE_MAX, STATE_MAX)
-            if layer.v_th is not None:
-                fired = v[i] > (layer.v_th.astype(np.int64) << 6)
-                v[i][fired] = 0
-                x = s[i] = fired.astype(np.float32)
-        total += v[-1] if network.layers[-1].v_th is None else s[-1].astype(np.int64)
-        largest = max(largest, int(np.abs(v[-1]).max()))
-    return total, largest
-
-
 def check_headroom(largest: int) -> None:
     """Raise BadModel when the largest |v| seen comes near the clip, where float and integer would part."""
     if largest * HEADROOM > STATE_MAX:
         raise BadModel(f"the readout's potential reaches {largest}, less than {HEADROOM} times below {STATE_MAX}")
-
-
-def _decay(z: npt.NDArray[np.int64], k: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    return np.sign(z) * ((np.abs(z) * k) >> 12)
 
 
 def write_nir(net: Snn, path: Path, *, dt_s: float) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models import batch as reference
+from models.base import BadModel
 from models.network import Network
-from models.train.export import simulate
 from models.train.lif import Snn
 
 Rasters = npt.NDArray[np.uint8]
@@ -55,7 +56,8 @@ def fit(
     objective: Objective = classify,
 ) -> None:
     """Train ``net`` in place: Adam with one cosine cycle; the result is the mean of the weights over the last
-    ``averaged_epochs``. ``epoch_items`` gives an epoch's rasters and labels in the order of use."""
+    ``averaged_epochs``. ``epoch_items`` gives an epoch's rasters and labels in the order of use. Raises BadModel
+    for less than a batch."""
     optimiser = torch.optim.AdamW(net.parameters(), lr=peak_rate, weight_decay=weight_decay)
     schedule: torch.optim.lr_scheduler.OneCycleLR | None = None
     mean: list[torch.Tensor] | None = None
@@ -63,6 +65,8 @@ def fit(
     for epoch in range(epochs):
         rasters, labels = epoch_items(epoch)
         batches = len(rasters) // batch
+        if not batches:
+            raise BadModel(f"{len(rasters)} windows to train with are less than one batch of {batch}; give more data")
         if schedule is None:
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak_rate, epochs * batches, pct_start=0.15)
         net.train()
@@ -101,8 +105,8 @@ def predict(net: Snn, rasters: Rasters) -> Labels:
 
 def predict_integer(network: Network, rasters: Rasters) -> tuple[Labels, int]:
     """Class by the integer network, and the largest |v| of its readout."""
-    results = [simulate(network, part) for part in _parts(rasters)]
-    return np.concatenate([potentials.argmax(1) for potentials, _ in results]), max(size for _, size in results)
+    potentials, reach = reference.run(network, rasters)
+    return potentials.argmax(axis=1), reach[-1].v_seen
 
 
 def _parts(rasters: Rasters) -> list[Rasters]:

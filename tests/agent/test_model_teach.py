@@ -9,9 +9,12 @@ import numpy.typing as npt
 import pytest
 
 from agent.__main__ import main
-from drivers.packet import Packet
+from agent.cli.model_examples import from_files
+from drivers.packet import EVENT, Packet
 from drivers.recording import save
 from models.bundle import Bundle, load
+from models.datasets.nmnist import CAMERA_INFO
+from models.registry import open_bundle
 from tests.models import sounds
 
 NEW_HZ = 3000.0
@@ -64,6 +67,15 @@ def test_a_file_of_another_rate_is_resampled(parent: Bundle, tmp_path: Path) -> 
     assert main(["model", "teach", str(parent.path), "whistle", "--from", *paths, "-o", str(tmp_path / "mine")]) == 0
 
 
+def test_the_last_events_of_a_recording_are_a_window_too(tmp_path: Path) -> None:
+    bundle = open_bundle("event-digits", [])
+    events = np.zeros(2001, EVENT)
+    events["t_ns"][1:] = np.linspace(10**9, 1.2 * 10**9, 2000).astype(np.int64)  # long behind the first one
+    save(tmp_path / "camera.npz", CAMERA_INFO, [Packet("cam0", 0, 0, 0, events)])
+    (window,) = from_files(bundle, [tmp_path / "camera.npz"])
+    assert len(window.data) > 1800
+
+
 def test_from_a_recording_and_from_a_live_sensor(
     parent: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,12 +102,19 @@ def test_what_goes_wrong_is_one_sentence(parent: Bundle, tmp_path: Path, capsys:
         file.setframerate(8000)
         file.writeframes(bytes(400))
     (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "nothing.wav").write_bytes(b"")
+    still, fast = (
+        wav(tmp_path / f"at{rate_hz}.wav", np.ones(8000, np.int16), rate_hz) for rate_hz in (1, 2_000_000_000)
+    )
     config = tmp_path / "axond.toml"
     config.write_text(f'[device]\nid = "dut"\nstate_dir = "{tmp_path}"\n')
     good = files(tmp_path)
     for label, source, complaint in (
         ("whistle", [str(stereo)], "expected one of 16 bits"),
         ("whistle", [str(tmp_path / "text.wav")], "not a WAV file"),
+        ("whistle", [str(tmp_path / "nothing.wav")], "it ends too early"),
+        ("whistle", [still], "a rate of 1 Hz, expected 100"),
+        ("whistle", [fast], "a rate of 2e+09 Hz, expected 100"),
         ("whistle", [str(tmp_path / "absent.wav")], "cannot be read"),
         ("whistle", [str(tmp_path / "absent.npz")], "cannot be opened"),
         ("whistle", ["mic9"], "no sensor"),

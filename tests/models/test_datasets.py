@@ -100,6 +100,21 @@ def test_a_manifest_without_its_columns_is_named(tmp_path: Path) -> None:
         load(tmp_path, "train")
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (b"file,digit,split\n\xff\xfe,1,train\n", "not a readable table"),
+        (b"split,digit,file\ntrain,1\n", "expected both file and digit"),
+        (b"file,split,digit\na.wav,train\n", "expected both file and digit"),
+        (b"", "expected columns file, split and digit or keyword or category or label, found none"),
+    ],
+)
+def test_a_broken_manifest_is_named(tmp_path: Path, table: bytes, words: str) -> None:
+    (tmp_path / "manifest.csv").write_bytes(table)
+    with pytest.raises(DataError, match=words):
+        load(tmp_path, "train")
+
+
 def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     manifest(tmp_path, [("a.wav", "1", "ann", "train")])
     archive(tmp_path / "one.tar.xz", {"a.wav": wav(word(20000))})
@@ -143,6 +158,9 @@ def test_a_manifest_cannot_reach_outside_its_folder(tmp_path: Path) -> None:
         ({"y_train": np.array([5], np.uint8)}, "expected X_train"),
         ({"channels": np.array(["a"] * 9)}, "expected X_train"),
         ({"channels": None}, "not a readable npz"),
+        ({"X_train": np.full((2, 9, 128), "1.0")}, "expected numbers and labels"),
+        ({"y_train": np.array([5.0, 6.0])}, "expected numbers and labels"),
+        ({"X_train": np.full((2, 9, 128), np.nan)}, "not finite"),
     ],
 )
 def test_a_wrong_har_file_is_named(tmp_path: Path, change: dict[str, object], words: str) -> None:
@@ -155,6 +173,10 @@ def test_a_broken_har_file_is_named(tmp_path: Path) -> None:
     har(tmp_path / "har.npz")
     (tmp_path / "har.npz").write_bytes((tmp_path / "har.npz").read_bytes()[:900])
     with pytest.raises(DataError, match="not a readable npz"):
+        load(tmp_path, "train")
+    with (tmp_path / "har.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="no archive of arrays"):
         load(tmp_path, "train")
 
 
@@ -213,3 +235,12 @@ def test_every_window_of_a_run_counts_by_the_label_of_its_last_sample() -> None:
     assert [label for _, label in windows] == ["up", "down", "down"]
     assert [window.data[0, 0] for window, _ in windows] == [0, 3, 6]
     assert len(live_windows(Recording("clip", "up", "", data, info), spec)) == 1
+
+
+def test_an_onset_in_a_run_has_the_label_of_its_last_sample() -> None:
+    info = audio_info(8000.0)
+    data = np.concatenate([np.zeros(6000, np.int16), word(8000)])[:, None]
+    truth = np.array(["before"] * 8500 + ["after"] * 5500)
+    window, label = live_windows(Recording("run", "", "", data, info, truth), WindowSpec("onset", samples=2000))[0]
+    last = round(window.end_ns / window.dt_ns) - 4000  # half a second of silence stands before
+    assert 7000 < last < 8500 and label == "before"

@@ -57,7 +57,7 @@ def test_faults_are_named(tmp_path: Path, blob: bytes | None, split: str, words:
 
 def test_a_table_without_labels_is_named(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,split\na.bs2,train\n")
-    with pytest.raises(DataError, match="expected columns file, label and split"):
+    with pytest.raises(DataError, match="expected columns file, split and label"):
         load(tmp_path, "train")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from models import drift as drifting
 from models import statistics
 from models.base import Inference, Window
 from models.bundle import Bundle
@@ -101,3 +102,21 @@ def test_the_network_is_looked_into_once_in_a_while(made: Bundle, monkeypatch: p
     windows, truth = mixed(44, 10)
     follow(made, watcher(made), windows, truth, every_ns=LOOK_EVERY_NS // 5)
     assert len(looks) == len(windows) / 5
+
+
+def test_a_label_that_never_changes_neither_hides_drift_nor_keeps_it(
+    made: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drifting, "MOST_ALIKE", 20)  # sooner
+    (clear, truth), (noisy, _) = mixed(45, 20), mixed(45, 20, -8.0)
+    drift, times_ns = watcher(made), iter(range(0, 10**15, EVERY_NS))
+
+    def hear(windows: list[Window], score: float, count: int) -> bool:
+        coded = sounds.rasters(made, windows)[truth == 0]
+        for i in range(count):
+            drift.see(coded[i % len(coded)], Inference(next(times_ns), 0, 0, "low", score, 0, 0, 0, 0))
+        return drift.state.drifting
+
+    assert not hear(clear, 1.0, 300)
+    assert hear(noisy, 0.0, 300)
+    assert not hear(clear, 1.0, 1600)

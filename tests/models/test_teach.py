@@ -10,14 +10,17 @@ import pytest
 
 from models import batch, build, nir_graph, speech, statistics, teach
 from models.base import BadModel, Window
-from models.bundle import MANIFEST, Bundle, load
+from models.bundle import MANIFEST, Bundle, load, write
 from models.calibrate import calibrate
 from models.datasets import load as datasets
+from models.datasets.ranges import ring_info
 from models.datasets.recording import Recording, audio_info, live_window
+from models.examples import COPIES, copies
 from models.network import write_npz
 from models.registry import make_encoder, open_bundle
 from models.select import load_kind
 from models.undo import PARENT, undo
+from models.untrusted import read_npz
 from tests.models import sounds
 
 NEW_HZ = 3000.0
@@ -150,6 +153,60 @@ def test_a_model_that_cannot_be_taught_says_why(parent: Bundle, tmp_path: Path) 
         teach.teach(parent, "whistle", examples(NEW_HZ), parent.path, user=False)
     with pytest.raises(BadModel, match="was not taught anything"):
         undo(parent, tmp_path / "before")
+
+
+@pytest.mark.parametrize("label", ["", "  ", "two\nlines", "x" * 201])
+def test_a_label_that_no_bundle_can_have_is_refused_first(parent: Bundle, tmp_path: Path, label: str) -> None:
+    with pytest.raises(BadModel, match=r"the label|labels\.3: ") as refused:
+        teach.teach(parent, label, examples(NEW_HZ), tmp_path / "child", user=False)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_silence_teaches_nothing(parent: Bundle, tmp_path: Path) -> None:
+    silent = sounds.window(np.zeros(sounds.RATE_HZ, np.int16))
+    with pytest.raises(BadModel, match="example 6 of 6 is silence"):
+        teach.teach(parent, "whistle", [*examples(NEW_HZ), silent], tmp_path / "child", user=False)
+
+
+def test_more_than_undo_reads_back_is_not_taught(
+    parent: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teach, "MOST_KEPT_BYTES", 1000)
+    with pytest.raises(BadModel, match="at most 1000 can be kept"):
+        taught(parent, tmp_path / "child")
+
+
+def test_of_many_examples_several_are_left_out_at_once(parent: Bundle, tmp_path: Path) -> None:
+    many = examples(NEW_HZ) + examples(NEW_HZ, 2) + examples(NEW_HZ, 3)
+    lesson = teach.teach(parent, "whistle", many, tmp_path / "child", user=False).lesson
+    assert lesson.found is not None and lesson.found > 0.8
+
+
+@pytest.mark.parametrize(
+    ("extra", "complaint"),
+    [("payload.so", "not in the manifest"), ("../escaped", "plain file name"), ("/tmp/escaped", "plain file name")],
+)
+def test_a_kept_parent_brings_no_other_files(child: Bundle, tmp_path: Path, extra: str, complaint: str) -> None:
+    kept = read_npz(child.artefact(PARENT), "here")
+    others = {name: child.artefact(name) for name in child.manifest.files}
+    others[PARENT] = write_npz({**kept, extra: np.ones(9, np.uint8)})
+    document = child.manifest.model_dump(mode="json", exclude_none=True, exclude={"format", "files"})
+    evil = write(tmp_path / "evil", document, others)
+    with pytest.raises(BadModel, match=complaint):
+        undo(evil, tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil"]
+
+
+def test_distances_without_echo_stay_so(parent: Bundle) -> None:
+    rng = np.random.default_rng(1)
+    data = np.where(rng.random((40, 24)) < 0.3, 0, rng.integers(200, 3000, (40, 24))).astype(np.int32)
+    data[:, 0], data[:, 1] = 0, 1500
+    made = copies(parent, Window(0, 10**8, data, ring_info(24)), rng)
+    assert len(made) == 1 + COPIES
+    for copy in made[1:]:
+        assert copy.data.shape == data.shape and (copy.data != data).any()
+        assert not copy.data[:, 0].any() and (copy.data[:, 1] > 1000).all()
+        assert (copy.data[copy.data > 0] > 50).all(), "an echo out of nothing, right in front"
 
 
 def test_a_damaged_parent_is_not_restored(child: Bundle, tmp_path: Path) -> None:

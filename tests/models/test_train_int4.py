@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models import batch, nir_graph
+from models.base import BadModel
 from models.network import Network
 from models.quantize import quantize
 
@@ -56,3 +57,13 @@ def test_training_on_the_grid_beats_rounding_afterwards(tmp_path: Path) -> None:
     for a, b in zip(mine.layers, read.layers, strict=True):
         assert np.array_equal(a.w_in, b.w_in)
         assert (a.v_th is None and b.v_th is None) or np.array_equal(a.v_th, b.v_th)  # type: ignore[arg-type]
+
+
+def test_less_than_a_batch_cannot_be_trained_with() -> None:
+    rng = loop.start(0)
+    net = Snn(FEATURES, [], LayerSpec(CLASSES, 2000, 3500, 1.0), gain=0.8, dropout=0.0)
+    with pytest.raises(BadModel, match="5 windows to train with are less than one batch of 64"):
+        loop.fit(
+            net, lambda _: items(rng, 5), lambda x: x, epochs=1, batch=64, peak_rate=1e-2, weight_decay=0.0,
+            averaged_epochs=1, report=lambda *_: None,
+        )  # fmt: skip
