@@ -364,7 +364,23 @@ def place(path: Path, files: dict[str, bytes]) -> Bundle:
         unlisted = sorted(files.keys() - load(fresh).manifest.files.keys() - {MANIFEST, SEAL})
         if unlisted:
             raise BadModel(f"{path}: {unlisted[0]!r} is not in the manifest, so nothing tells what it should be")
-        if path.exists():
-            path.rename(Path(scratch) / "old")
-        fresh.rename(path)
+        _swap(path, fresh, Path(scratch) / "old")
     return load(path)
+
+
+def _swap(path: Path, fresh: Path, old: Path) -> None:
+    """``fresh`` takes the place of ``path``; where that fails, what was there stays."""
+    replaces = path.exists()
+    if replaces:
+        path.rename(old)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        if replaces:
+            old.rename(path)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -173,13 +173,13 @@ def card(recipe: Recipe, judged: Judgement, texts: Texts, costs: str, minutes: f
 
 {texts.data.strip()}
 
-No recording is part of this bundle; `statistics.npz` has means and covariances of hidden activity only.
+No recording is part of this bundle; `statistics.npz` has means, covariances and quantiles of hidden activity only.
 
 ## Recipe
 
 {texts.how.strip()}
 
-Trained in {max(1, round(minutes))} minutes on one core of a virtual machine.
+Trained in {max(1.0, minutes):.0f} min on one core of a virtual machine.
 
 ## Accuracy
 

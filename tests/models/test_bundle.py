@@ -192,3 +192,10 @@ def test_building_from_a_graph(tmp_path: Path) -> None:
 def test_softmax_is_safe_for_large_potentials() -> None:
     scores = softmax(np.array([1 << 40, 0, -(1 << 40)]), 1000.0)
     assert scores.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_swap_that_fails_half_way_brings_the_old_bundle_back(made: Path, tmp_path: Path) -> None:
+    before = bundle.load(made).digest
+    with pytest.raises(FileNotFoundError):
+        bundle._swap(made, tmp_path / "not there", tmp_path / "old")
+    assert bundle.load(made).digest == before
