@@ -15,8 +15,8 @@ import numpy as np
 from hil.compare.tasks import TASKS
 from models.base import ModelError, Window
 from models.bundle import Bundle
-from models.datasets.load import find, load
-from models.datasets.recording import DataError, Recording, live_window
+from models.datasets.load import load, required
+from models.datasets.recording import Recording, live_window
 from models.registry import open_bundle
 
 COPIES = 8
@@ -40,9 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def write(name: str, out: Path) -> None:
     """Raises DataError when the recordings are not here."""
     task = TASKS[name]
-    folder = find(task.dataset)
-    if folder is None:
-        raise DataError(f"dataset {task.dataset} was not found; set AXOND_DATA to its parent folder")
+    folder = required(task.dataset)
     bundle, rng = open_bundle(name, []), np.random.default_rng(SEED)
     features, labels = [], []
     for recording in load(folder, "train"):

@@ -18,6 +18,14 @@ def find(name: str) -> Path | None:
     return next((place / name for place in places if (place / name).is_dir()), None)
 
 
+def required(name: str, given: Path | None = None) -> Path:
+    """``given``, else the folder of dataset ``name``. Raises DataError where there is none."""
+    folder = given or find(name)
+    if folder is None:
+        raise DataError(f"dataset {name} was not found; give its folder, or set AXOND_DATA to its parent folder")
+    return folder
+
+
 def load(folder: Path, split: str) -> list[Recording]:
     """All recordings of one split, in the order of the dataset. Raises DataError."""
     markers = []

@@ -3,7 +3,6 @@
 ``python -m models.train.activity --out DIR`` writes what ``axond model build DIR`` takes.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import replace
@@ -13,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.base import ModelError
-from models.datasets.load import find, load
+from models.datasets.load import load, required
 from models.datasets.recording import ACTIVITIES, IMU_INFO, DataError, Recording, live_window
 from models.encoders.imu_bands import ImuBands
 from models.train import export, finish, loop
+from models.train.command import guarded, parser
 from models.train.lif import LayerSpec, Snn
 from models.window import WindowSpec
 
@@ -186,26 +185,16 @@ Chosen by the mean over {FOLDS} blocks of the training part (groups of people), 
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.train.activity", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for what axond model build takes")
-    parser.add_argument("--data", type=Path, help="folder with har.npz; default: dataset imu_uci_har where it is found")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument(
+    options = parser("activity", __doc__ or "", "folder with har.npz; default: imu_uci_har", EPOCHS)
+    options.add_argument(
         "--fold", type=int, help=f"judge on this block (0..{FOLDS - 1}) of the training part instead; writes nothing"
     )
-    args = parser.parse_args(argv)
-    try:
-        run(args.data or find("imu_uci_har"), args.out, args.epochs, args.fold)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args = options.parse_args(argv)
+    return guarded(lambda: run(required("imu_uci_har", args.data), args.out, args.epochs, args.fold))
 
 
-def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
+def run(folder: Path, out: Path, epochs: int, fold: int | None) -> None:
     """Train, judge, and unless ``fold`` is given, write. Raises ModelError."""
-    if folder is None:
-        raise DataError("dataset imu_uci_har was not found; give --data or set AXOND_DATA to its parent folder")
     started_s = time.monotonic()
     recordings = load(folder, "train")
     if fold is None:

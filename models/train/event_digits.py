@@ -3,20 +3,20 @@
 ``python -m models.train.event_digits --out DIR`` writes what ``axond model build DIR`` makes the bundle of.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from models.base import ModelError, Window
+from models.base import Window
 from models.datasets import nmnist
-from models.datasets.load import find, load
+from models.datasets.load import load, required
 from models.datasets.recording import DataError, Recording, live_window
 from models.encoders.event_bins import EventBins
 from models.train import loop
 from models.train.augment_events import Spread, distort
+from models.train.command import guarded, parser
 from models.train.conv import ConvSnn, ConvSpec, settle
 from models.train.finish import Rasters, Recipe, Texts, finish, judge
 from models.train.lif import LayerSpec
@@ -150,26 +150,16 @@ weights on the int8 grid (straight-through), reset to zero, no bias.
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.train.event_digits", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for network.nir, recipe.json and CARD.md")
-    parser.add_argument("--data", type=Path, help="folder with labels.csv; default: dataset event_nmnist where found")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument(
+    options = parser("event_digits", __doc__ or "", "folder with labels.csv; default: event_nmnist", EPOCHS)
+    options.add_argument(
         "--fold", type=int, help=f"judge on this block (0..{FOLDS - 1}) of the training part instead; writes nothing"
     )
-    args = parser.parse_args(argv)
-    try:
-        run(args.data or find("event_nmnist"), args.out, args.epochs, args.fold)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args = options.parse_args(argv)
+    return guarded(lambda: run(required("event_nmnist", args.data), args.out, args.epochs, args.fold))
 
 
-def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
+def run(folder: Path, out: Path, epochs: int, fold: int | None) -> None:
     """Train, judge, and unless ``fold`` is given, write the files. Raises ModelError."""
-    if folder is None:
-        raise DataError("dataset event_nmnist was not found; give --data or set AXOND_DATA to its parent folder")
     started_s = time.monotonic()
     recordings = load(folder, "train")
     if fold is not None:

@@ -3,7 +3,6 @@
 ``python -m models.train.pump_condition --out DIR`` writes what ``axond model build DIR`` takes.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -13,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.base import ModelError, Window
-from models.datasets.load import find, load
+from models.base import Window
+from models.datasets.load import load, required
 from models.datasets.pumps import PUMPS_INFO
 from models.datasets.recording import DataError, Recording, live_windows
 from models.encoders.levels import Levels, LevelsConfig
 from models.train import export, finish, loop
+from models.train.command import guarded, parser
 from models.train.lif import LayerSpec, Snn
 from models.window import WindowSpec
 
@@ -200,26 +200,21 @@ reset to zero, no bias.""",
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.train.pump_condition", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for what axond model build takes")
-    parser.add_argument("--data", type=Path, help=f"folder with pumps<N>.csv; default: dataset {DATASET}")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument(
+    options = parser(
+        "pump_condition",
+        __doc__ or "",
+        "folder with pumps<N>.csv; default: vib_pipeline_pumps",
+        EPOCHS,
+    )
+    options.add_argument(
         "--validate", action="store_true", help="judge on the last quarter of the training part instead; writes nothing"
     )
-    args = parser.parse_args(argv)
-    try:
-        run(args.data or find(DATASET), args.out, args.epochs, args.validate)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args = options.parse_args(argv)
+    return guarded(lambda: run(required(DATASET, args.data), args.out, args.epochs, args.validate))
 
 
-def run(folder: Path | None, out: Path, epochs: int, validate: bool) -> None:
+def run(folder: Path, out: Path, epochs: int, validate: bool) -> None:
     """Train, judge, and unless ``validate`` is given, write. Raises ModelError."""
-    if folder is None:
-        raise DataError(f"dataset {DATASET} was not found; give --data or set AXOND_DATA to its parent folder")
     started_s = time.monotonic()
     runs = load(folder, "train")
     later = load(folder, "test")

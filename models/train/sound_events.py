@@ -3,7 +3,6 @@
 ``python -m models.train.sound_events --out DIR`` writes DIR/network.nir, recipe.json, statistics.npz and CARD.md.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.base import ModelError, Window
-from models.datasets.load import find, load
+from models.base import Window
+from models.datasets.load import load, required
 from models.datasets.recording import DataError, Recording, audio_info, live_window
 from models.encoders.audio_texture import AudioTexture
 from models.train import augment, loop
+from models.train.command import guarded, parser
 from models.train.finish import Rasters, Recipe, Texts, finish, judge
 from models.train.lif import LayerSpec, Snn
 from models.window import WindowSpec
@@ -145,26 +145,21 @@ def train(recordings: Sequence[Recording], *, epochs: int) -> Snn:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.train.sound_events", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for what axond model build takes")
-    parser.add_argument("--data", type=Path, help="folder with manifest.csv; default: dataset audio_esc10 where found")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument(
+    options = parser(
+        "sound_events",
+        __doc__ or "",
+        "folder with manifest.csv; default: audio_esc10",
+        EPOCHS,
+    )
+    options.add_argument(
         "--fold", type=int, choices=FOLDS, help="judge on this fold of the training part instead; writes nothing"
     )
-    args = parser.parse_args(argv)
-    try:
-        run(args.data or find("audio_esc10"), args.out, args.epochs, args.fold)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args = options.parse_args(argv)
+    return guarded(lambda: run(required("audio_esc10", args.data), args.out, args.epochs, args.fold))
 
 
-def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
+def run(folder: Path, out: Path, epochs: int, fold: int | None) -> None:
     """Train, judge, and unless ``fold`` is given, write the files. Raises ModelError."""
-    if folder is None:
-        raise DataError("dataset audio_esc10 was not found; give --data or set AXOND_DATA to its parent folder")
     started_s = time.monotonic()
     recordings = load(folder, "train")
     unknown = sorted({recording.label for recording in recordings} - set(LABELS))

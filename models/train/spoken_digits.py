@@ -1,12 +1,10 @@
 """Train the shipped model ``spoken-digits``: zero to nine in English, at 8 kHz.
 
-``python -m models.train.spoken_digits --out DIR`` writes DIR/network.nir, recipe.json and CARD.md.
+``python -m models.train.spoken_digits --out DIR`` writes what ``axond model build DIR`` makes the bundle of.
 """
 
-import argparse
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +13,13 @@ import torch
 
 from drivers.packet import Packet
 from models import speech
-from models.base import ModelError, Window
-from models.datasets.load import find, load
+from models.base import Window
+from models.datasets.load import load, required
 from models.datasets.recording import DataError, Recording, audio_info, live_window
 from models.encoders.audio_mel import AudioMel
-from models.train import augment, export, loop
+from models.train import augment, loop
+from models.train.command import guarded, parser
+from models.train.finish import Rasters, Recipe, Texts, finish, judge
 from models.train.lif import LayerSpec, Snn
 from models.window import Windower, WindowSpec
 
@@ -41,19 +41,20 @@ EPOCH_ITEMS = 16384
 UNSEEN = """\
 On a speaker left out of training (jackson, 480 recordings; float network, less than half of the training): 0.908."""
 """From the search for this recipe; ``--unseen SPEAKER`` repeats such a measurement."""
+STATISTICS_EVERY = 3
+"""Of the training windows every third is enough for the bundle's statistics."""
+RECIPE = Recipe(
+    name="spoken-digits",
+    sensor=INFO,
+    window=WINDOW,
+    encoder={"kind": "audio_mel", **ENCODER.model_dump(mode="json")},
+    labels=LABELS,
+    dt_s=DT_S,
+)
 LEAD_IN = RATE_HZ // 2
 HELD_OUT_ACCENT = "en-gb-scotland"
 HELD_OUT_EVERY = 6
 """Every sixth espeak-ng variant, and one accent, is kept for judging."""
-
-
-@dataclass(frozen=True, slots=True)
-class Set:
-    """Windows that the real Windower cut, as rasters; ``missed`` counts recordings in which it found no onset."""
-
-    rasters: loop.Rasters
-    labels: loop.Labels
-    missed: int
 
 
 def distort(wave: augment.Wave, rng: np.random.Generator) -> augment.Wave:
@@ -88,7 +89,7 @@ def heard(data: npt.NDArray[np.int16], rng: np.random.Generator) -> Window | Non
     return None
 
 
-def make_set(recordings: list[Recording], variants: int, rng: np.random.Generator) -> Set:
+def make_set(recordings: list[Recording], variants: int, rng: np.random.Generator) -> Rasters:
     """Each recording as it is, and ``variants`` distorted copies."""
     encoder = AudioMel(ENCODER, INFO, WINDOW.samples)
     rasters, labels = [], []
@@ -103,7 +104,7 @@ def make_set(recordings: list[Recording], variants: int, rng: np.random.Generato
             encoder.encode(window, raster)
             rasters.append(raster)
             labels.append(int(recording.label))
-    return Set(np.stack(rasters), np.array(labels, np.int64), missed)
+    return Rasters(np.stack(rasters), np.array(labels, np.int64), missed)
 
 
 def synthetic(rng: np.random.Generator) -> tuple[list[Recording], list[Recording]]:
@@ -136,7 +137,7 @@ def mask(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def train(human: Set, made: Set, rng: np.random.Generator, *, epochs: int) -> Snn:
+def train(human: Rasters, made: Rasters, rng: np.random.Generator, *, epochs: int) -> Snn:
     rasters = np.concatenate([human.rasters, made.rasters])
     labels = np.concatenate([human.labels, made.labels])
     net = Snn(rasters.shape[2], HIDDEN, READOUT, gain=0.7, dropout=0.25)
@@ -165,74 +166,61 @@ def train(human: Set, made: Set, rng: np.random.Generator, *, epochs: int) -> Sn
     return net
 
 
-def card(
-    counts: npt.NDArray[np.int64], float_accuracy: float, integer_accuracy: float, made_accuracy: float, human: int
-) -> str:
-    return f"""# spoken-digits 1.0.0
-
+def texts(accuracy_made: float, human: int) -> Texts:
+    return Texts(
+        about="""
 Which English digit, zero to nine, was spoken: one microphone at 8 kHz; a decision for each onset of sound, one second
 after a tenth of a second before it.
-
-## Data and licence
-
+""",
+        data=f"""
 - Free Spoken Digit Dataset, Zohar Jackson et al., CC BY-SA 4.0 (https://github.com/Jakobovski/free-spoken-digit-dataset):
   {human} training recordings of five speakers, 150 test recordings of the same speakers. Changes: cut, distorted and
-  turned into spikes for training. No recording is part of this bundle.
+  turned into spikes for training.
 - Digits spoken by espeak-ng 1.51 (GPL-3.0-or-later, which does not cover its output) in several hundred voices, speeds
   and pitches.
-
-## Recipe
-
-`python -m models.train.spoken_digits --out DIR`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the
-same windower as live sound. Augmented by pitch and formant shift, pace, level, room, frequency response and noise.
-Encoded by `audio_mel`. One recurrent CUBA-LIF layer of {HIDDEN[0].neurons} neurons and an integrating readout, trained
-with weights on the int8 grid (straight-through), reset to zero, no bias. Decays {HIDDEN[0].k_u}/4096 (synapse) and
+""",
+        how=f"""
+`make train-spoken-digits`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as
+live sound. Augmented by pitch and formant shift, pace, level, room, frequency response and noise. Encoded by
+`audio_mel`. One recurrent CUBA-LIF layer of {HIDDEN[0].neurons} neurons and an integrating readout, trained with
+weights on the int8 grid (straight-through), reset to zero, no bias. Decays {HIDDEN[0].k_u}/4096 (synapse) and
 {HIDDEN[0].k_v}/4096 (membrane).
+""",
+        more=f"""
+On espeak-ng voices that were not in training: int8 {accuracy_made:.4f}.
 
-## Accuracy
-
-On the test recordings, as a pipeline hears them: float {float_accuracy:.4f}, int8 {integer_accuracy:.4f}.
-On espeak-ng voices that were not in training: int8 {made_accuracy:.4f}.
 {UNSEEN}
-
-Rows are the truth, columns what the int8 model said on the test recordings:
-
-{export.confusion_table(LABELS, counts)}
-
-## Limits and bias
-
+""",
+        limits="""
 - Five human speakers, all men, with German, French, Greek or American accents; women and children are known to it from
   synthetic voices and pitch-shifted men only. Expect more errors for them.
 - Trained on single words with silence around. Any other word or noise gets one of the ten labels as well.
 - Digits spoken without a pause fall into one window and give one result.
-"""
+""",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.train.spoken_digits", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for network.nir, recipe.json and CARD.md")
-    parser.add_argument("--data", type=Path, help="folder with manifest.csv; default: dataset audio_fsdd where found")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--unseen", help="leave this speaker out of training and judge on him instead; writes nothing")
-    args = parser.parse_args(argv)
-    try:
-        run(args.data or find("audio_fsdd"), args.out, args.epochs, args.unseen)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    options = parser(
+        "spoken_digits",
+        __doc__ or "",
+        "folder with manifest.csv; default: audio_fsdd",
+        EPOCHS,
+    )
+    options.add_argument("--unseen", help="leave this speaker out of training and judge on him instead; writes nothing")
+    args = options.parse_args(argv)
+    return guarded(lambda: run(required("audio_fsdd", args.data), args.out, args.epochs, args.unseen))
 
 
-def run(folder: Path | None, out: Path, epochs: int, unseen: str | None) -> None:
+def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
     """Train, judge, and unless ``unseen`` is given, write the three files. Raises ModelError."""
-    if folder is None:
-        raise DataError("dataset audio_fsdd was not found; give --data or set AXOND_DATA to its parent folder")
     recordings, judged = load(folder, "train"), load(folder, "test")
     if unseen:
         judged = [r for r in recordings + judged if r.group == unseen]
         recordings = [r for r in recordings if r.group != unseen]
         if not judged:
             raise DataError(f"{folder}: there is no speaker {unseen!r}")
+    started_s = time.monotonic()
     rng = loop.start(SEED)
     made, made_judged = synthetic(rng)
     human_set = make_set(recordings, VARIANTS["human"], rng)
@@ -242,34 +230,16 @@ def run(folder: Path | None, out: Path, epochs: int, unseen: str | None) -> None
         flush=True,
     )
     net = train(human_set, made_set, rng, epochs=epochs)
-    network = export.integer_network(net)
-    test, made_test = make_set(judged, 0, rng), make_set(made_judged, 0, rng)
-    said, largest = loop.predict_integer(network, test.rasters)
-    float_accuracy = float((loop.predict(net, test.rasters) == test.labels).sum()) / len(judged)
-    integer_accuracy = float((said == test.labels).sum()) / len(judged)
-    made_said, made_largest = loop.predict_integer(network, made_test.rasters)
-    made_accuracy = float((made_said == made_test.labels).sum()) / len(made_judged)
-    counts = loop.confusion(test.labels, said, len(LABELS))
-    largest = max(largest, made_largest)
-    print(f"float {float_accuracy:.4f} int8 {integer_accuracy:.4f} espeak-ng {made_accuracy:.4f}")
-    print(f"largest potential {largest}\n{counts}")
-    export.check_headroom(largest)
+    test = make_set(judged, 0, rng)
     if unseen:
+        judge(net, test, len(LABELS))
         return
-    out.mkdir(parents=True, exist_ok=True)
-    export.write_nir(net, out / "network.nir", dt_s=DT_S)
-    export.write_recipe(
-        out / "recipe.json",
-        net,
-        test.rasters.shape[1],
-        name="spoken-digits",
-        sensor=INFO,
-        window=WINDOW,
-        encoder={"kind": "audio_mel", **ENCODER.model_dump(mode="json")},
-        labels=LABELS,
+    accuracy_made = judge(net, make_set(made_judged, 0, rng), len(LABELS)).accuracy_int8
+    seen = Rasters(
+        np.concatenate([human_set.rasters[::STATISTICS_EVERY], made_set.rasters[::STATISTICS_EVERY]]),
+        np.concatenate([human_set.labels[::STATISTICS_EVERY], made_set.labels[::STATISTICS_EVERY]]),
     )
-    text = card(counts, float_accuracy, integer_accuracy, made_accuracy, len(recordings))
-    (out / "CARD.md").write_text(text, encoding="utf-8")
+    finish(net, RECIPE, seen, test, out, texts(accuracy_made, len(recordings)), started_s)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 ``python -m models.train.wall_following --out DIR`` writes DIR/network.nir, recipe.json, statistics.npz and CARD.md.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.base import ModelError
-from models.datasets.load import find, load
+from models.datasets.load import load, required
 from models.datasets.ranges import RATE_HZ, ring_info
 from models.datasets.recording import DataError, Recording, live_windows
 from models.encoders.ranges_population import RangesPopulation
 from models.train import loop
+from models.train.command import guarded, parser
 from models.train.finish import Rasters, Recipe, Texts, finish, judge
 from models.train.lif import LayerSpec, Snn
 from models.window import WindowSpec
@@ -113,28 +112,21 @@ def part(run: Recording, span: slice) -> Recording:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.train.wall_following", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for what axond model build takes")
-    parser.add_argument(
-        "--data", type=Path, help="folder with sensor_readings_24.csv; default: ultrasonic_wall_following where found"
+    options = parser(
+        "wall_following",
+        __doc__ or "",
+        "folder with sensor_readings_24.csv; default: ultrasonic_wall_following",
+        EPOCHS,
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument(
+    options.add_argument(
         "--fold", type=int, help=f"judge on this stretch (0..{FOLDS - 1}) of the training part instead; writes nothing"
     )
-    args = parser.parse_args(argv)
-    try:
-        run(args.data or find("ultrasonic_wall_following"), args.out, args.epochs, args.fold)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    args = options.parse_args(argv)
+    return guarded(lambda: run(required("ultrasonic_wall_following", args.data), args.out, args.epochs, args.fold))
 
 
-def run(folder: Path | None, out: Path, epochs: int, fold: int | None) -> None:
+def run(folder: Path, out: Path, epochs: int, fold: int | None) -> None:
     """Train, judge, and unless ``fold`` is given, write the files. Raises ModelError."""
-    if folder is None:
-        raise DataError("dataset ultrasonic_wall_following was not found; give --data or set AXOND_DATA to its parent")
     started_s = time.monotonic()
     (lap,) = load(folder, "train")
     if lap.info != INFO:
