@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import torch
+import pytest
 
-from models import batch, nir_graph
-from models.quantize import quantize
-from models.train import export, loop
-from models.train.conv import START_RATE, ConvSnn, ConvSpec, settle
-from models.train.lif import LayerSpec
+torch = pytest.importorskip("torch", reason="torch (extra 'train') is not installed")
+
+from models import batch, nir_graph  # noqa: E402
+from models.quantize import quantize  # noqa: E402
+from models.train import export, loop  # noqa: E402
+from models.train.conv import START_RATE, ConvSnn, ConvSpec, settle  # noqa: E402
+from models.train.lif import LayerSpec  # noqa: E402
 
 CONVOLUTIONS = [ConvSpec(4, 3, 2, 1, k_u=1500, k_v=3000, limit=1.0), ConvSpec(6, 3, 1, 0, k_u=0, k_v=3000, limit=1.0)]
 READOUT = LayerSpec(neurons=3, k_u=2800, k_v=3800, limit=1.0)

@@ -8,6 +8,9 @@ import pytest
 from models import build
 from models.datasets.pumps import PUMPS_INFO
 from models.datasets.recording import IMU_INFO
+
+pytest.importorskip("torch", reason="torch (extra 'train') is not installed")
+
 from models.train import activity, pump_condition
 
 

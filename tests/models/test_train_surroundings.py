@@ -11,6 +11,9 @@ from models import build, evaluate
 from models.backends.reference import ReferenceBackend
 from models.datasets.load import load
 from models.datasets.recording import DataError
+
+pytest.importorskip("torch", reason="torch (extra 'train') is not installed")
+
 from models.train import sound_events, wall_following
 
 
