@@ -375,10 +375,9 @@ def _swap(path: Path, fresh: Path, old: Path) -> None:
         path.rename(old)
     try:
         fresh.rename(path)
-    except BaseException:
-        if replaces:
+    finally:
+        if replaces and not path.exists():
             old.rename(path)
-        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
