@@ -49,16 +49,17 @@ def speak(text: str, voice: str, rate_hz: int, *, speed_wpm: int = 160, pitch: i
     if done.returncode or not done.stdout:
         reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
         raise SpeechUnavailable(f"espeak-ng cannot speak {text!r} with voice {voice!r}: {reason}")
-    return resample(*_read_wav(done.stdout, voice), rate_hz)
+    return resample(*read_wav(done.stdout, f"espeak-ng's voice {voice}"), rate_hz)
 
 
-def _read_wav(blob: bytes, voice: str) -> tuple[npt.NDArray[np.int16], int]:
-    """Samples and rate. espeak-ng streams, so the length in its header is not to be believed."""
+def read_wav(blob: bytes, whose: str) -> tuple[npt.NDArray[np.int16], int]:
+    """Samples and rate. espeak-ng streams, so the length in its header is not to be believed. Raises
+    SpeechUnavailable."""
     try:
         with wave.open(io.BytesIO(blob)) as reader:
             source_hz = reader.getframerate()
     except (wave.Error, EOFError) as error:
-        raise SpeechUnavailable(f"espeak-ng gave no WAV for voice {voice!r}: {error}") from error
+        raise SpeechUnavailable(f"no WAV came from {whose}: {error}") from error
     start = blob.find(b"data") + 8
     body = blob[start : start + (len(blob) - start) // 2 * 2]
     return np.frombuffer(body, "<i2").astype(np.int16), source_hz

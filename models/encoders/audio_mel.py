@@ -1,9 +1,11 @@
 """Speech to spikes: log-mel bands, level-normalised per window, as levels and on/off changes.
 
 Mel scale and triangular bands as in Davis and Mermelstein (1980), O'Shaughnessy's formula 2595 log10(1 + f / 700).
-All levels are relative to the loudest band of the window, and never below ``range_db``. Features in order, each for
-every band: ``levels_db`` (the band is at or above it); on, then off (its level, smoothed over two steps, rose or
-fell through a multiple of ``step_db``; 0 = no such features). Few bands and short frames blur the speaker's pitch away.
+All levels are relative to the loudest band of the window, and never below ``range_db``. With ``normalise_bands`` each
+band's mean over the loud steps is taken away, and the mean of all bands put in its place: what microphone, room and
+timbre do to the whole of a word (cepstral mean normalisation, Atal 1974). Features in order, each for every band:
+``levels_db`` (the band is at or above it); on, then off (its level, smoothed over two steps, rose or fell through a
+multiple of ``step_db``; 0 = no such features). Few bands and short frames blur the speaker's pitch away.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from models.base import BadModel, Raster, Window
 
 FLOOR_FS = 1e-5
 """Band amplitude that counts as silence, a third of one 16-bit step: keeps digital silence finite."""
+LOUD_DB = -25.0
+"""A step is loud when one of its bands is above that."""
 
 
 class AudioMelConfig(BaseModel):
@@ -34,6 +38,7 @@ class AudioMelConfig(BaseModel):
     low_hz: float = Field(default=100.0, ge=0)
     high_hz: float = Field(default=3900.0, gt=0)
     range_db: float = Field(default=-50.0, lt=0)
+    normalise_bands: bool = False
     levels_db: tuple[float, ...] = (-12.0, -22.0, -32.0, -42.0)
     step_db: float = Field(default=6.0, ge=0)
 
@@ -102,6 +107,8 @@ class AudioMel:
 def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.floating], out: Raster) -> None:
     """Spikes of log-mel levels (..., steps, bands), each window of them by itself."""
     relative_db = np.maximum(level_db - level_db.max(axis=(-2, -1), keepdims=True), cfg.range_db)
+    if cfg.normalise_bands:
+        relative_db = _normalised(relative_db)
     parts = [relative_db >= threshold_db for threshold_db in cfg.levels_db]
     if cfg.step_db:
         smooth_db = relative_db + _before(relative_db)
@@ -109,6 +116,13 @@ def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.floating], out: Raster) -
         before = _before(stair)
         parts += [stair > before, stair < before]
     np.concatenate(parts, axis=-1, out=out, casting="unsafe")
+
+
+def _normalised(relative_db: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    loud = relative_db.max(axis=-1, keepdims=True) > LOUD_DB
+    mean_db = np.where(loud, relative_db, 0).sum(axis=-2, keepdims=True) / loud.sum(axis=-2, keepdims=True)
+    normalised: npt.NDArray[np.floating] = relative_db - mean_db + mean_db.mean(axis=-1, keepdims=True)
+    return normalised
 
 
 def _before(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

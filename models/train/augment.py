@@ -50,6 +50,16 @@ def equalise(wave: Wave, rng: np.random.Generator, depth_db: float) -> Wave:
     return np.fft.irfft(spectrum * 10 ** (np.interp(at, np.arange(6), points) / 20), size)[: len(wave)]
 
 
+def close_cut(wave: Wave, below_db: float, frame: int) -> Wave:
+    """Without the beginning and end that stay so far below the loudest ``frame`` samples: people cut carelessly."""
+    count = len(wave) // frame
+    if not count:
+        return wave
+    power = (wave[: count * frame].reshape(count, frame) ** 2).mean(axis=1)
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-below_db / 10))
+    return wave[loud[0] * frame : (loud[-1] + 1) * frame]
+
+
 def reverberate(wave: Wave, rng: np.random.Generator, rate_hz: float) -> Wave:
     """A small room: an exponentially decaying noise tail behind the direct sound."""
     decay_s = rng.uniform(0.05, 0.35)

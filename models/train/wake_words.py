@@ -46,14 +46,15 @@ DT_S = ENCODER.hop / RATE_HZ
 STEPS = (SCENE - 1 - ENCODER.frame) // ENCODER.hop + 1
 SEED = 1
 SCENES = 12000
-EPOCHS = 40
+EPOCHS = 36
 EPOCH_SCENES = 4096
 """An epoch takes this many of all scenes, at random."""
 PEAK_RATE = 2e-3
-SOUNDS = 6144
-"""Scenes without speech that the trained network listens to; the half in which it is surest of a word is learned in
-another ``MORE_EPOCHS``, with all the others."""
-MORE_EPOCHS, MORE_PEAK_RATE = 16, 1.2e-3
+ROUNDS = 2
+MORE_SCENES, MORE_EPOCHS, MORE_PEAK_RATE = 6000, 16, 1.2e-3
+SOUNDS, KEPT = 6144, 2048
+"""In each round the network listens to so many scenes of sounds without speech. So many in which it is surest of a word
+are learned with new scenes, now and in the rounds that follow (hard negatives)."""
 BATCH = 64
 SPOKEN = Spoken(per_word=60, per_other=3, made_up=160)
 EVERY_DIGIT = 18
@@ -114,7 +115,7 @@ def make_scenes(pools: Pools, rng: np.random.Generator, count: int) -> Scenes:
 
 
 def mistaken(net: StreamSnn, pools: Pools, rng: np.random.Generator, count: int) -> Scenes:
-    """Of ``count`` scenes of sounds without speech, the half in which ``net`` is surest of a word."""
+    """Of ``count`` scenes of sounds without speech, the third in which ``net`` is surest of a word."""
     net.eval()
     parts, sure = [], []
     for _ in range(count // BATCH):
@@ -123,10 +124,14 @@ def mistaken(net: StreamSnn, pools: Pools, rng: np.random.Generator, count: int)
             scores = torch.softmax(net(loop.to_steps(rasters)), dim=2)
         sure.append(scores[SETTLE:, :, :-1].amax((0, 2)).numpy())
         parts.append(np.packbits(rasters, axis=2))
-    surest = np.argsort(-np.concatenate(sure), kind="stable")[: count // 2]
+    surest = np.argsort(-np.concatenate(sure), kind="stable")[: count * KEPT // SOUNDS]
     print(f"sounds taken for a word: {(np.concatenate(sure) > THRESHOLD).mean():.4f} of all scenes", flush=True)
     rows = np.tile(np.array([len(LABELS) - 1, 0, 0, 0], np.int64), (len(surest), 1))
     return Scenes(np.concatenate(parts)[surest], rows)
+
+
+def joined(*scenes: Scenes) -> Scenes:
+    return Scenes(np.concatenate([one.packed for one in scenes]), np.concatenate([one.rows for one in scenes]))
 
 
 def _raster(samples: npt.NDArray[np.int16]) -> loop.Rasters:
@@ -234,9 +239,10 @@ over the last {READOUT_STEPS * DT_S:g} s reaches {THRESHOLD:g}; detections that 
 """,
         how=f"""
 `python -m models.train.wake_words --out DIR`, seed {SEED}: {SCENES} made scenes of 3 s, {EPOCHS} epochs of
-{EPOCH_SCENES} of them, then {MORE_EPOCHS} more with {SOUNDS // 2} scenes of sounds that it took for words. A scene
-has one word, found in its clip by energy, or none, among half words, words backwards, other speech and ESC-10 sounds,
-over noise; augmented by pitch and formant shift, pace, room, frequency response, level and clipping. Encoded by
+{EPOCH_SCENES} of them, then {ROUNDS} times {MORE_EPOCHS} more of {MORE_SCENES} new ones and the {KEPT} of {SOUNDS}
+scenes of sounds alone that it took most for words (hard negatives). A scene has one word, found in its clip by energy,
+or none, among half words, words backwards, other speech and ESC-10 sounds, over noise; augmented by pitch and formant
+shift, pace, room, frequency response, level and clipping. Encoded by
 `audio_relative`. One recurrent CUBA-LIF layer of {HIDDEN[0].neurons} neurons and an integrating readout, trained with
 weights on the int8 grid (straight-through), reset to zero, no bias. Decays {HIDDEN[0].k_u}/4096 (synapse) and
 {HIDDEN[0].k_v}/4096 (membrane). The loss asks for the word around its end, and for
@@ -322,10 +328,12 @@ def run(parts: Parts, out: Path, epochs: int, count: int, keep: bool) -> None:
     print(f"{count} scenes in {time.monotonic() - started_s:.0f} s", flush=True)
     net = StreamSnn(ENCODER.features, HIDDEN, READOUT, READOUT_STEPS, gain=0.5, dropout=0.25)
     train(net, scenes, rng, epochs=epochs, peak_rate=PEAK_RATE)
-    more = mistaken(net, pools, rng, min(SOUNDS, count))
-    scenes = Scenes(np.concatenate([scenes.packed, more.packed]), np.concatenate([scenes.rows, more.rows]))
-    train(net, scenes, rng, epochs=min(MORE_EPOCHS, epochs), peak_rate=MORE_PEAK_RATE)
-    some = np.arange(min(count, JUDGED_SCENES))  # mistaken sounds come behind them
+    hard: list[Scenes] = []
+    for _ in range(ROUNDS):
+        hard.append(mistaken(net, pools, rng, min(SOUNDS, count)))
+        scenes = joined(make_scenes(pools, rng, min(MORE_SCENES, count)), *hard)
+        train(net, scenes, rng, epochs=min(MORE_EPOCHS, epochs), peak_rate=MORE_PEAK_RATE)
+    some = np.arange(min(MORE_SCENES, count, JUDGED_SCENES))  # the mistaken ones are behind them
     seen = finish.Rasters(scenes.rasters(some), scenes.rows[some, 0])
     with tempfile.TemporaryDirectory() as scratch:
         folder = out if keep else Path(scratch) / "source"

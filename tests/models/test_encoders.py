@@ -79,8 +79,22 @@ def test_on_and_off_say_when_a_sound_begins_and_ends() -> None:
     assert not off[:25].any()
 
 
-def test_digital_silence_encodes_without_a_warning() -> None:
-    raster = mel_raster(np.zeros(SAMPLES), AudioMel.Config())
+def test_normalised_bands_forget_the_microphone() -> None:
+    wave = (
+        np.random.default_rng(4).normal(0, 2000, SAMPLES)
+        * np.hanning(SAMPLES // 4)[np.arange(SAMPLES) % (SAMPLES // 4)]
+    )
+    brighter = wave - 0.95 * np.roll(wave, 1)
+
+    def changed(cfg: AudioMel.Config) -> float:
+        return float((mel_raster(wave, cfg) != mel_raster(brighter, cfg)).mean())
+
+    assert changed(AudioMel.Config(step_db=0, normalise_bands=True)) < 0.5 * changed(AudioMel.Config(step_db=0))
+
+
+@pytest.mark.parametrize("normalise_bands", [False, True])
+def test_digital_silence_encodes_without_a_warning(normalise_bands: bool) -> None:
+    raster = mel_raster(np.zeros(SAMPLES), AudioMel.Config(normalise_bands=normalise_bands))
     assert set(np.unique(raster)) <= {0, 1}
 
 
