@@ -1,6 +1,8 @@
 """Where every result went. ``produced = delivered + pending + evicted + refused`` per boot and stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from agent.outbox_ranges import Ranges
 
 
 @dataclass(slots=True)
@@ -17,3 +19,16 @@ class Counts:
 
     def balanced(self) -> bool:
         return self.produced == self.delivered + self.pending + self.evicted + self.refused
+
+
+@dataclass(slots=True)
+class Entry:
+    """The account of one boot and stream, as the file keeps it."""
+
+    counts: Counts = field(default_factory=Counts)
+    next_seq: int = 1
+    held: Ranges = field(default_factory=Ranges)
+    """Numbers that are stored and not acknowledged, those of gap records included."""
+
+    def copy(self) -> "Entry":
+        return Entry(replace(self.counts), self.next_seq, Ranges(self.held))

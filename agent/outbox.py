@@ -7,28 +7,29 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Condition, Event, Lock
 
 from agent.ledger import Counts
-from agent.outage import Backoff, Outage
-from agent.outbox_group import CommitPace, Group, Queued, Taken, build, now
+from agent.outbox_books import Books
+from agent.outbox_disk import DiskTrouble, RoomTrouble
+from agent.outbox_evict import AgeWatch, Eviction, plan
+from agent.outbox_file import claimed, file_bytes
+from agent.outbox_group import NOTHING, Batcher, CommitPace, Group, Queued, Taken, now
 from agent.outbox_leases import Leases
-from agent.outbox_store import OutboxLimits, OutboxStore, claimed, file_bytes, set_aside
-from agent.record import Depth, Key, Priority, Record
-from agent.topics import is_name
+from agent.outbox_salvage import Salvager
+from agent.outbox_schema import passes
+from agent.outbox_store import OutboxLimits, OutboxStore
+from agent.record import Depth, Key, Lane, Priority, Record
 from agent.wire import Clock, Row, SystemClock, encode_gap
-from agent.worker import rest
 
 log = logging.getLogger(__name__)
 
 GROUP_ROWS = 64
-SETTLE_LINGER_S = 1.0
-"""Deletions wait this long for new rows to share their transaction: one write to the flash instead of two."""
-SETTLE_RECORDS = 256
 FLUSH_S = 2.0
 _TICK_S = 0.2
 
@@ -48,8 +49,6 @@ class Outbox:
         clock: Clock | None = None,
         on_durable: Callable[[Sequence[Queued]], None] | None = None,
     ) -> None:
-        self.boot = boot
-        """Changes only when a damaged file had to be set aside: the numbers in it must not be used twice."""
         self.opened = Event()
         """Set while ``run`` has the file open."""
         self._path = path
@@ -65,29 +64,34 @@ class Outbox:
         self._flushing = False
         self._held: Group | None = None
         self._leases = Leases()
-        self._counts: dict[Key, Counts] = {}
-        self._next_seq: dict[Key, int] = {}
-        self._touched: set[Key] = set()
-        self._batches = 0
-        self._evicted = 0
-        self._refused = 0
-        self._refused_told = 0
+        self._books = Books(boot)
+        self._loaded = False
+        self._damage: str | None = None
+        self._totals: dict[str, int] = {}
+        self._next_id = 1
         self._on_ready: Callable[[], None] | None = None
         self._pace = CommitPace()
-        self._settled_since_s = 0.0
-        self._retry_at_s = 0.0
-        self._backoff = Backoff(0.2, 10.0)
-        self._disk = Outage(log, "outbox writes again")
-        self._crowd = Outage(log, "outbox keeps up again")
-        self._quota = Outage(log, "outbox is empty again")
-        self._suspect = False
+        self._batcher = Batcher(self._limits.group_bytes)
+        self._disk = DiskTrouble(path)
+        self._room = RoomTrouble()
+        self._age = AgeWatch(self._limits.max_age_s)
+
+    @property
+    def boot(self) -> str:
+        """Changes only when the file was found damaged at the start: the numbers in it must not be used twice."""
+        return self._books.boot
 
     @property
     def trouble(self) -> str | None:
         """One sentence while the file cannot be written, else None."""
         return self._disk.sentence
 
-    def put(self, stream: str, payload: Row, *, priority: Priority = Priority.NORMAL) -> None:
+    @property
+    def unwritten(self) -> int:
+        """Results that wait in memory to be committed; after ``run`` has returned they are lost."""
+        return len(self._queue) + len(self._busy)
+
+    def put(self, stream: str, payload: Row, *, priority: Priority = Priority.RESULT) -> None:
         """Takes a result; never waits for the disk, never raises. Nobody writes to ``payload`` afterwards.
 
         ``t_ns`` in it is the capture time (CLOCK_MONOTONIC). Beyond the bound, or under a name that no topic can carry,
@@ -95,36 +99,40 @@ class Outbox:
         """
         row = Queued(stream, payload, int(priority), self._clock.monotonic_ns())
         with self._lock:
-            key = (self.boot, stream)
-            counts = self._counts.get(key)
-            if counts is None:
-                counts = self._counts[key] = Counts()
-            counts.produced += 1
             full = len(self._queue) + len(self._busy) >= self._limits.max_queued_rows
-            if full or not (key in self._next_seq or is_name(stream)):
-                counts.refused += 1
-                self._refused += 1
-                self._touched.add(key)
+            if not self._books.admit(stream, full):
                 return
-            self._next_seq.setdefault(key, 1)
-            counts.pending += 1
             self._queue.append(row)
             self._alarm = self._alarm or priority >= Priority.ALARM
             if priority >= Priority.ALARM or len(self._queue) in (1, GROUP_ROWS):
                 self._work.notify()
 
-    def lease(self, limit: int, timeout: float) -> list[Record]:
-        """Up to ``limit`` records, oldest first, that nobody holds; waits for one up to ``timeout`` seconds."""
+    def lease(self, limit: int, timeout: float, *, backlog: int | None = None) -> list[Record]:
+        """Up to ``limit`` records that nobody holds; waits for one up to ``timeout`` seconds.
+
+        Fresh ones first, then at most ``backlog`` (None: any number) of those that wait from an outage; each lane
+        oldest first. Without an outage everything is fresh.
+        """
         with self._lock:
-            self._change.wait_for(lambda: self._leases.ready, timeout)
-            records = self._leases.lease(limit)
+            self._change.wait_for(lambda: self._leases.leasable(backlog), timeout)
+            records = self._leases.lease(limit, backlog)
             if self._leases.wants_more():
                 self._work.notify()
         return records
 
-    def leasable(self) -> bool:
+    def leasable(self, backlog: int | None = None) -> bool:
         """Whether ``lease`` would return something at once."""
-        return bool(self._leases.ready)
+        return self._leases.leasable(backlog)
+
+    def lane(self, record: Record) -> Lane:
+        """The lane that a leased record came from."""
+        return self._leases.lane(record)
+
+    def lowest_held(self, key: Key) -> int | None:
+        """The lowest number of a boot and stream that the file still holds and nobody has acknowledged; None: none."""
+        with self._lock:
+            entry = self._books.entries.get(key)
+            return entry.held.lowest if entry else None
 
     def watch(self, on_ready: Callable[[], None] | None) -> None:
         """``on_ready`` is called on the outbox thread each time there is something new to lease; it must not block."""
@@ -133,15 +141,8 @@ class Outbox:
     def settle(self, accepted: Iterable[Record], rejected: Iterable[Record] = ()) -> None:
         """Frees what was accepted and offers what was rejected again; whatever is not leased is ignored."""
         with self._lock:
-            if not self._leases.settled:
-                self._settled_since_s = time.monotonic()
-            for record in self._leases.accept(accepted):
-                counts = self._counts[record.key]
-                counts.delivered += record.rows
-                counts.pending -= record.rows
-                self._batches -= 1
-                self._touched.add(record.key)
-            if len(self._leases.settled) >= SETTLE_RECORDS:
+            self._books.delivered(self._leases.accept(accepted))
+            if self._leases.settle_due_s(time.monotonic()) <= 0:
                 self._work.notify()
             self._leases.release(rejected)
             self._change.notify_all()
@@ -151,8 +152,8 @@ class Outbox:
         gap = replace(record, is_gap=True, payload=encode_gap(*record.key, record.seq0, record.seq1, cause))
         with self._lock:
             if self._leases.give_up(gap):
-                self._evict({record.key: record.rows})
-                self._touched.add(record.key)
+                self._books.give_up({record.key: record.rows})
+                self._books.touched.add(record.key)
 
     def release_all(self) -> None:
         """Offers everything that is leased again, for a sender that starts anew."""
@@ -162,111 +163,122 @@ class Outbox:
     def wait_drained(self, timeout: float) -> bool:
         """Waits until nothing is queued or stored; False if that took longer than ``timeout`` seconds."""
         with self._lock:
-            return self._change.wait_for(lambda: not (self._queue or self._busy or self._batches), timeout)
+            return self._change.wait_for(lambda: not (self._queue or self._busy or self._books.batches), timeout)
 
     def depth(self) -> Depth:
         size_bytes = file_bytes(self._path)
         with self._lock:
-            rows = sum(counts.pending for counts in self._counts.values())
-            return Depth(rows, self._batches, size_bytes, self._oldest_age_s(), self._evicted, self._refused)
+            waiting = self._busy or self._queue
+            oldest = self._leases.oldest or (waiting[0] if waiting else None)
+            age_s = 0.0 if oldest is None else self._books.age_s(oldest, self._clock)
+            return self._books.depth(size_bytes, age_s, self._totals)
 
     def ledger(self) -> dict[Key, Counts]:
         """A copy of the counts of every boot and stream that the file knows."""
         with self._lock:
-            return {key: replace(counts) for key, counts in self._counts.items()}
+            return self._books.copy()
 
     def run(self, stop: Event, beat: Callable[[], None]) -> None:
-        """Opens the file, commits until ``stop``, then commits the rest. ``ConfigError`` if the file cannot be ours."""
+        """Opens the file, commits until ``stop``, then commits the rest. ``ConfigError`` if the file cannot be ours.
+
+        A damaged file is rebuilt from what can be read.
+        """
         with ExitStack() as claim:
-            store = self._open(claim, stop, beat)
-            if store is None:
-                self._tell_unwritten()
-                return
-            with closing(store):
-                self._flushing = False
-                self.opened.set()
-                try:
-                    while not stop.is_set():
-                        beat()
-                        self._step(store)
-                    self._flush(store, beat)
-                except sqlite3.DatabaseError:
-                    self._suspect = True
-                    raise
-                finally:
-                    self.opened.clear()
-                    with self._lock:
-                        self._leases = Leases()
+            mine = self._claim(claim, stop, beat)
+            while mine and (store := self._open(stop, beat)) is not None:
+                with closing(store):
+                    self._serve(store, stop, beat)
+                if self._damage is None:
+                    return
+        self._tell_unwritten()
 
-    def _oldest_age_s(self) -> float:
-        now_us, now_ns = now(self._clock)
-        stored = (*self._leases.leased.values(), *list(self._leases.ready)[:1])
-        oldest = min(stored, key=lambda record: record.id, default=None)
-        if oldest is not None and oldest.boot != self.boot:
-            return max(0.0, (now_us - oldest.created_us) / 1e6)
-        if oldest is not None:
-            return (now_ns - oldest.created_ns) / 1e9
-        waiting = self._busy or self._queue
-        return (now_ns - waiting[0].put_ns) / 1e9 if waiting else 0.0
+    def _serve(self, store: OutboxStore, stop: Event, beat: Callable[[], None]) -> None:
+        """Works until ``stop``, or until damage shows."""
+        self._flushing = False
+        self.opened.set()
+        try:
+            while not stop.is_set():
+                beat()
+                self._step(store)
+            self._flush(store, beat)
+            store.save_totals()
+        except sqlite3.DatabaseError as error:
+            if not passes(error):
+                self._damage = str(error)
+        finally:
+            self.opened.clear()
+            with self._lock:
+                self._next_id = store.next_id
+                if self._damage is None:
+                    self._leases = Leases()
 
-    def _open(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
-        """Locks and opens the file, waits for a disk that does not let it, sets a damaged one aside. None: stopped."""
-        mine = False
+    def _claim(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> bool:
+        """Locks the file, waits for a disk that does not let it. False: stopped."""
         while not stop.is_set():
             try:
-                if not mine:
-                    claim.enter_context(claimed(self._path))
-                    mine = True
-                store = OutboxStore.open(self._path, self._limits.max_bytes, check=self._suspect)
-                self._load(store)
-                self._suspect = False
+                claim.enter_context(claimed(self._path))
+                return True
+            except OSError as error:
+                self._disk.wait(error, stop, beat)
+        return False
+
+    def _open(self, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
+        """Opens the file, rebuilds a damaged one, waits for a disk that does not let it. None: stopped."""
+        while True:
+            try:
+                if self._damage is not None:
+                    self._rebuild(self._damage, beat)
+                store = OutboxStore.open(self._path, self._limits, beat)
+                try:
+                    self._load(store)
+                except sqlite3.DatabaseError:
+                    store.close()
+                    raise
                 self._disk.over()
                 return store
-            except (sqlite3.OperationalError, OSError) as error:
-                self._disk.failed(f"outbox {self._path} cannot be opened: {error}; results wait in memory")
-                rest(self._backoff.next_s(), stop, beat)
-            except sqlite3.DatabaseError as error:
-                aside = set_aside(self._path)
-                self._renumber()
-                log.error("outbox %s is damaged (%s): kept as %s, started a new one", self._path, error, aside)
-        return None
+            except (sqlite3.DatabaseError, OSError) as error:
+                hopeful = isinstance(error, OSError) or passes(error)
+                if hopeful or self._damage is not None:
+                    self._disk.wait(error, stop, beat)
+                if not hopeful:
+                    self._damage = str(error)
+            if stop.is_set():
+                return None
 
     def _load(self, store: OutboxStore) -> None:
         """The file knows what was committed; whatever waits in memory is counted on top and numbered anew."""
-        stored = store.counts()
+        entries, batches = store.entries(), store.batch_count()
         with self._lock:
-            self._requeue()
-            own = {key: counts for key, counts in self._counts.items() if key[0] == self.boot}
-            self._counts = {key: counts for key, (counts, _) in stored.items()}
-            self._next_seq = {key: next_seq for key, (_, next_seq) in stored.items() if is_name(key[1])}
-            waiting = Counter(row.stream for row in self._queue)
-            for key, known in own.items():
-                counts = self._counts.setdefault(key, Counts())
-                counts.produced += waiting[key[1]] + known.refused - counts.refused
-                counts.pending += waiting[key[1]]
-                counts.refused = known.refused
-                self._touched.add(key)
-                if is_name(key[1]):
-                    self._next_seq.setdefault(key, 1)
-            self._batches = store.batch_count()
+            if self._held is not None and self._books.are_behind(entries):
+                self._busy = []  # the commit that seemed to fail did not
+            self._books.load(entries, batches, self._requeue())
+            self._leases = Leases()
+            self._totals = dict(store.totals)
+            store.next_id = self._next_id = max(self._next_id, store.next_id)
+            self._loaded, self._damage = True, None
+            self._change.notify_all()
+
+    def _rebuild(self, damage: str, beat: Callable[[], None]) -> None:
+        """Saves what can be saved. Once the file was loaded, memory knows exactly what must be in it."""
+        with self._lock:
+            records = [*(self._held.replaced if self._held else ()), *self._leases.all()]
+            waiting = self._requeue()
+            known = self._books.written(waiting) if self._loaded else None
+        log.error("outbox %s is damaged: %s", self._path, damage)
+        salvager = Salvager(self._path, known, self._totals, self._next_id, lambda: now(self._clock), beat)
+        done = salvager.run(records, self._limits.max_bytes)
+        log.error("outbox %s is rebuilt: %s", self._path, done.sentence)
+        with self._lock:
+            if known is None:
+                self._books.renumber(self._requeue())
+            self._books.evicted += sum(done.lost.values())
             self._leases = Leases()
 
-    def _renumber(self) -> None:
-        """Goes on under another boot id: a file that is set aside takes its numbers along."""
-        with self._lock:
-            self._requeue()
-            stem, _, number = self.boot.partition("-")
-            self.boot = f"{stem}-{int(number or 1) + 1}"
-            self._counts.clear()
-            self._touched.clear()
-            for row in self._queue:
-                counts = self._counts.setdefault((self.boot, row.stream), Counts())
-                counts.produced += 1
-                counts.pending += 1
-
-    def _requeue(self) -> None:
+    def _requeue(self) -> Counter[str]:
+        """What is not committed waits again; how much that is of each stream."""
         self._queue = self._busy + self._queue
         self._busy, self._held = [], None
+        return Counter(row.stream for row in self._queue)
 
     def _step(self, store: OutboxStore) -> None:
         """Waits a little for work and does it."""
@@ -277,8 +289,10 @@ class Outbox:
             taken = self._take() if self._due_s() <= 0 and self._held is None else None
             due = taken is not None or (self._held is not None and self._due_s() <= 0)
         if taken is not None:
-            self._held = build(taken, self.boot, self._next_seq, store.next_id, self._clock)
+            self._held, left = self._batcher.build(taken, self.boot, store.next_id, self._clock)
             store.next_id += len(self._held.records)
+            with self._lock:
+                self._busy, self._queue = self._held.rows, left + self._queue
         if due and self._held is not None:
             self._write(store, self._held)
         if refill and self._held is None:
@@ -288,84 +302,73 @@ class Outbox:
         """Seconds until there is something to commit, or a while if there is nothing."""
         now_s = time.monotonic()
         if self._held is not None:
-            return self._retry_at_s - now_s
-        if self._flushing:
+            return self._disk.retry_at_s - now_s
+        if self._flushing or self._age.is_due(now_s):
             return 0.0
         if self._queue:
             hurry = self._alarm or len(self._queue) >= GROUP_ROWS
             return 0.0 if hurry else self._pace.due_s(now_s)
-        if len(self._leases.settled) >= SETTLE_RECORDS:
-            return 0.0
-        if self._leases.settled or self._leases.given_up:
-            return self._settled_since_s + SETTLE_LINGER_S - now_s
-        return _TICK_S
+        return min(self._leases.settle_due_s(now_s), _TICK_S)
 
     def _take(self) -> Taken:
         self._busy, self._queue, self._alarm = self._queue, [], False
         settled, self._leases.settled = self._leases.settled, []
         given_up, self._leases.given_up = self._leases.given_up, []
-        keys = self._touched | {(self.boot, row.stream) for row in self._busy}
-        self._touched = set()
-        return Taken(self._busy, settled, given_up, {key: replace(self._counts[key]) for key in keys})
+        return Taken(self._busy, settled, given_up, self._books.take(row.stream for row in self._busy))
 
     def _write(self, store: OutboxStore, group: Group) -> None:
+        gone = Eviction()
         try:
-            crowded = store.is_over_quota(group.records)
-            with self._lock:
-                if crowded:
-                    self._leases.reread()
-                keep = self._leases.untouchable() if crowded else set()
-            gone = store.commit(group, crowded, keep, lambda: now(self._clock))
-        except sqlite3.OperationalError as error:
-            self._failed(error)
+            while store.excess_bytes(group.records) > store.slack_bytes and (gone := self._commit(store, NOTHING)).rows:
+                group.evicted_before(gone.rows)
+            crowded = store.excess_bytes(group.records) > 0
+            gone = self._commit(store, group)
+        except sqlite3.DatabaseError as error:
+            self._disk.failed(error)
             return
         self._pace.committed(time.monotonic())
-        self._backoff.reset()
         self._disk.over()
-        with self._lock:
-            self._evict(gone.rows)
-            self._batches += len(group.records) - gone.merged
-            self._leases.added(group.records)
-            self._busy, self._held = [], None
-            self._change.notify_all()
         if group.records and self._on_ready is not None:
             self._on_ready()
-        self._tell(bool(gone.rows))
+        self._room.tell(gone, crowded, self._books.refused, self._books.batches)
         if group.rows and self._on_durable is not None:
             self._on_durable(group.rows)
 
-    def _evict(self, rows_by_key: Mapping[Key, int]) -> None:
-        for key, rows in rows_by_key.items():
-            self._counts[key].evicted += rows
-            self._counts[key].pending -= rows
-            self._evicted += rows
-
-    def _tell(self, evicted: bool) -> None:
-        if evicted:
-            self._quota.failed("outbox is full: the oldest results of the lowest class are given up, see evicted")
-        elif not self._batches:
-            self._quota.over()
-        if self._refused > self._refused_told:
-            self._refused_told = self._refused
-            self._crowd.failed("results come faster than the outbox can write, or under a bad name: see refused")
-        else:
-            self._crowd.over()
-
-    def _failed(self, error: sqlite3.OperationalError) -> None:
-        self._disk.failed(f"outbox {self._path} cannot be written: {error}; results wait in memory")
-        self._retry_at_s = time.monotonic() + self._backoff.next_s()
+    def _commit(self, store: OutboxStore, group: Group) -> Eviction:
+        """One transaction, with what it has to give up."""
+        crowd = partial(store.excess_bytes, group.records)
+        evict = plan(crowd if crowd() > 0 else None, store.most_evicted, self._age, self.boot, self._clock)
+        with self._lock:
+            offered = self._leases.withdraw() if evict else None
+            keep = self._leases.untouchable() | (self._held or NOTHING).settling if evict else set()
+        gone = Eviction()
+        try:
+            gone = store.commit(group, evict, keep, lambda: now(self._clock))
+        finally:
+            with self._lock:
+                if offered is not None:
+                    self._leases.offer_again(offered, gone.changed)
+        store.measure()
+        with self._lock:
+            self._books.committed(group.records, gone)
+            self._totals = dict(store.totals)
+            self._leases.added(group.records)
+            if group is not NOTHING:
+                self._busy, self._held = [], None
+            self._change.notify_all()
+        return gone
 
     def _wants_refill(self) -> bool:
         # While a group is held back, the file still has rows that are settled.
-        return self._held is None and self._leases.wants_more() and time.monotonic() >= self._retry_at_s
+        return self._held is None and self._leases.wants_more() and time.monotonic() >= self._disk.retry_at_s
 
     def _refill(self, store: OutboxStore) -> None:
         with self._lock:
             after_id, limit = self._leases.next_read()
         try:
             found = store.fetch(after_id, limit)
-        except sqlite3.OperationalError as error:
-            self._failed(error)
+        except sqlite3.DatabaseError as error:
+            self._disk.failed(error)
             return
         with self._lock:
             self._leases.read(found, limit)
@@ -377,21 +380,14 @@ class Outbox:
         """Commits what is left; a disk that refuses is given a few seconds."""
         end_s = time.monotonic() + FLUSH_S
         self._flushing = True
-        # Whatever the back-off had come to: room may just have been made, and there is no later.
-        self._retry_at_s = 0.0
-        self._backoff = Backoff(0.1, 0.3)
+        self._disk.hurry()
         leases = self._leases
         while time.monotonic() < end_s:
-            if not (self._queue or self._held or leases.settled or leases.given_up or self._touched):
+            if not (self._queue or self._held or leases.settled or leases.given_up or self._books.touched):
                 return
             beat()
             self._step(store)
         self._tell_unwritten()
-
-    @property
-    def unwritten(self) -> int:
-        """Results that wait in memory to be committed; after ``run`` has returned they are lost."""
-        return len(self._queue) + len(self._busy)
 
     def _tell_unwritten(self) -> None:
         if self.unwritten:

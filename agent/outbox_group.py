@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.ledger import Counts
+from agent.ledger import Entry
 from agent.record import Key, Record
-from agent.wire import MAX_ROWS, Clock, Row, encode
+from agent.wire import MAX_PLAIN_BYTES, MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, encode, plain_bytes
 
-GROUP_S = 0.1
+GROUP_S = 0.08
 """A steady flow is committed this often: flash memory wears by commits."""
 BURST_S = 1.0
-"""What came less often is saved up, ten commits at most: a lone result is durable at once."""
+"""What came less often is saved up, a dozen commits at most: a lone result is durable at once."""
 
 
 class CommitPace:
-    """When the next commit is due: ten a second in the long run, at once while some of those are saved up."""
+    """When the next commit is due: a dozen a second in the long run, at once while some of those are saved up."""
 
     def __init__(self) -> None:
         self._spent_until_s = 0.0
@@ -45,7 +45,8 @@ class Taken:
     rows: list[Queued]
     settled: list[int]
     given_up: list[Record]
-    counts: Mapping[Key, Counts]
+    ledger: Mapping[Key, Entry]
+    """Copies, without the rows above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,41 +54,75 @@ class Group:
     records: list[Record]
     replaced: list[Record]
     settled: list[int]
-    ledger: Mapping[Key, tuple[Counts, int]]
-    """Counts and next sequence number."""
+    ledger: Mapping[Key, Entry]
+    """The accounts that change, with the records above."""
     rows: list[Queued]
 
+    @property
+    def settling(self) -> set[int]:
+        """Ids that it deletes or replaces."""
+        return {*self.settled, *(gap.id for gap in self.replaced)}
 
-def build(taken: Taken, boot: str, next_seq: dict[Key, int], next_id: int, clock: Clock) -> Group:
-    """Makes a batch per stream (several if they are long) and advances ``next_seq``."""
-    created_us, created_ns = now(clock)
-    streams: dict[str, list[Queued]] = {}
-    for row in taken.rows:
-        streams.setdefault(row.stream, []).append(row)
-    records: list[Record] = []
-    for stream, rows in streams.items():
-        key = (boot, stream)
-        for start in range(0, len(rows), MAX_ROWS):
-            part = rows[start : start + MAX_ROWS]
-            seq0 = next_seq[key]
-            next_seq[key] += len(part)
+    def evicted_before(self, rows_by_key: Mapping[Key, int]) -> None:
+        """Another transaction came first and gave up so many results."""
+        for key in rows_by_key.keys() & self.ledger.keys():
+            self.ledger[key].counts.evicted += rows_by_key[key]
+
+
+NOTHING = Group([], [], [], {}, [])
+"""For a transaction that only gives up something."""
+
+
+class Batcher:
+    """Makes groups of bounded size."""
+
+    def __init__(self, group_bytes: int) -> None:
+        """A group takes records until they have ``group_bytes``; no record has more than half of that."""
+        self._group_bytes = group_bytes
+        self._record_bytes = min(group_bytes // 2, MAX_WIRE_BYTES // 2)
+        self._part_rows = MAX_ROWS
+
+    def build(self, taken: Taken, boot: str, next_id: int, clock: Clock) -> tuple[Group, list[Queued]]:
+        """A batch per stream, or several, entered in the accounts that were taken; and the rows that found no room."""
+        created_us, created_ns = now(clock)
+        streams: dict[str, list[Queued]] = {}
+        for row in taken.rows:
+            streams.setdefault(row.stream, []).append(row)
+        records: list[Record] = []
+        left: list[Queued] = []
+        room_bytes = self._group_bytes
+        for stream, rows in streams.items():
+            key = (boot, stream)
+            entry = taken.ledger[key]
+            start = 0
+            while start < len(rows) and room_bytes > 0:
+                seq0 = entry.next_seq
+                part, payload = self._encode(key, seq0, rows, start, clock)
+                room_bytes -= len(payload)
+                start += len(part)
+                seq1 = entry.next_seq + len(part) - 1
+                priority = max(row.priority for row in part)
+                record_id = next_id + len(records)
+                records.append(Record(record_id, *key, seq0, seq1, priority, False, created_us, created_ns, payload))
+                entry.next_seq = seq1 + 1
+                entry.held.add(seq0, seq1)
+            entry.counts.produced -= len(rows) - start
+            left += rows[start:]
+        late = set(map(id, left))
+        rows_in = [row for row in taken.rows if id(row) not in late] if left else taken.rows
+        return Group(records, taken.given_up, taken.settled, taken.ledger, rows_in), left
+
+    def _encode(self, key: Key, seq0: int, rows: list[Queued], start: int, clock: Clock) -> tuple[list[Queued], bytes]:
+        while True:
+            part = rows[start : start + self._part_rows]
             payload = encode(*key, seq0, [(row.put_ns, row.payload) for row in part], clock)
-            priority = max(row.priority for row in part)
-            records.append(
-                Record(
-                    next_id + len(records),
-                    *key,
-                    seq0,
-                    next_seq[key] - 1,
-                    priority,
-                    False,
-                    created_us,
-                    created_ns,
-                    payload,
-                )
-            )
-    ledger = {key: (counts, next_seq.get(key, 1)) for key, counts in taken.counts.items()}
-    return Group(records, taken.given_up, taken.settled, ledger, taken.rows)
+            too_large = len(payload) > self._record_bytes or plain_bytes(payload) > MAX_PLAIN_BYTES // 2
+            if too_large and len(part) > 1:
+                self._part_rows = len(part) // 2
+                continue
+            if len(payload) < self._record_bytes // 4:
+                self._part_rows = min(2 * self._part_rows, MAX_ROWS)
+            return part, payload
 
 
 def now(clock: Clock) -> tuple[int, int]:

@@ -2,18 +2,26 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 Key: TypeAlias = tuple[str, str]
 """Boot and stream."""
+Lane: TypeAlias = Literal["fresh", "backlog"]
+"""What was stored just now is sent before what waits from an outage."""
 
 
 class Priority(IntEnum):
-    """When the disk is full the lowest goes first. An alarm is committed at once."""
+    """The class of a result. When the disk is full the lowest goes first; an alarm is committed at once."""
 
-    LOW = 0
-    NORMAL = 1
-    ALARM = 2
+    RAW = 0
+    """Samples and spikes: thinned before whole stretches go."""
+    TELEMETRY = 1
+    """Slow measurements: thinned as well."""
+    RESULT = 2
+    """What a pipeline decided."""
+    ALARM = 3
+
+    NORMAL = RESULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,16 @@ class Depth:
     rows: int
     batches: int
     bytes: int
+    """With the WAL and the damaged files that are kept."""
     oldest_age_s: float
     evicted: int
     refused: int
+    salvaged: int
+    """Rows that were saved from damaged files; this and the rest count from the first day of the outbox."""
+    lost: int
+    """Rows that were not; each lies in a gap record that is sent."""
+    damaged_files: int
+    unproven: int
+    """Streams in damaged files whose account was unreadable, so that nobody knows exactly what they lost."""
+    written_bytes: int
+    """What the outbox wrote to the flash, as far as the kernel tells."""

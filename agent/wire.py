@@ -167,6 +167,21 @@ def encode_gap(boot: str, stream: str, seq0: int, seq1: int, cause: str) -> byte
     return _pack(document)
 
 
+def plain_bytes(data: bytes) -> int:
+    """How large the JSON in a batch is that ``encode`` made."""
+    return int(zstandard.frame_content_size(data))
+
+
+def is_genuine(data: bytes, boot: str, stream: str, seq0: int, seq1: int, is_gap: bool) -> bool:
+    """Whether these bytes are, unchanged, what ``encode`` or ``encode_gap`` made for these numbers."""
+    kind = "gap" if is_gap else "clock"
+    head = f'{{"v":{VERSION},"boot":"{boot}","stream":"{stream}","seq":[{seq0},{seq1}],"{kind}":'
+    try:
+        return _plain_text(data).startswith(head.encode())
+    except WireError:
+        return False
+
+
 def decode(data: bytes) -> Batch:
     """Reads a batch or gap record from an untrusted sender; ``WireError`` for anything else."""
     document = _unpack(data)
@@ -226,14 +241,14 @@ def _columns(rows: list[Row]) -> dict[str, object]:
         if kinds == {float}:
             values = _short_floats(values)
         elif not kinds <= {int, str, type(None)}:
-            values = [_plain(value) for value in values]
+            values = [plain(value) for value in values]
         uniform = len(kinds) == 1 and values.count(values[0]) == len(values)
         columns[str(name)] = values[0] if uniform else values
     return columns
 
 
 def _short_floats(values: list[Value]) -> list[Value]:
-    """What ``_plain`` does to each value, in one go: most columns are of this kind."""
+    """What ``plain`` does to each value, in one go: most columns are of this kind."""
     text = "%.7g " * len(values) % tuple(values)
     shortened = map(float, text.split())
     if "n" in text:  # nan, inf
@@ -241,7 +256,7 @@ def _short_floats(values: list[Value]) -> list[Value]:
     return list(shortened)
 
 
-def _plain(value: object) -> Value:
+def plain(value: object) -> Value:
     """What JSON can carry; numpy scalars come this way too, anything else becomes its text."""
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None
@@ -251,33 +266,41 @@ def _plain(value: object) -> Value:
         return value
     item = getattr(value, "item", None)
     if item is not None and getattr(value, "ndim", None) == 0:
-        return _plain(item())
+        return plain(item())
     return str(value)
 
 
 def _pack(document: dict[str, Any]) -> bytes:
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(text.encode("utf-8", "replace"))
+    # With a checksum in the frame: four bytes for the certainty that neither the flash nor anybody else changed it.
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(text.encode("utf-8", "replace"))
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
-    if len(data) > MAX_WIRE_BYTES:
-        raise WireError(f"batch has {len(data)} bytes, at most {MAX_WIRE_BYTES} are allowed")
     try:
-        # The size in the header is what zstd allocates, so it is judged before anything is decompressed.
-        plain_bytes = zstandard.frame_content_size(data)
-        if not 0 < plain_bytes <= MAX_PLAIN_BYTES:
-            raise WireError(f"batch declares {plain_bytes} bytes when unpacked, allowed are 1 to {MAX_PLAIN_BYTES}")
-        document = json.loads(zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False))
-    except zstandard.ZstdError as error:
-        raise WireError(f"batch of {len(data)} bytes is not zstd: {error}") from error
+        document = json.loads(_plain_text(data))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise WireError(f"batch is not JSON: {error}") from error
     except ValueError as error:  # an integer with more digits than Python converts
+        if isinstance(error, WireError):
+            raise
         raise WireError(f"batch has a number out of range: {error}") from error
     if not isinstance(document, dict):
         raise WireError("batch is not a JSON object")
     return document
+
+
+def _plain_text(data: bytes) -> bytes:
+    if len(data) > MAX_WIRE_BYTES:
+        raise WireError(f"batch has {len(data)} bytes, at most {MAX_WIRE_BYTES} are allowed")
+    try:
+        # The size in the header is what zstd allocates, so it is judged before anything is decompressed.
+        size_bytes = plain_bytes(data)
+        if not 0 < size_bytes <= MAX_PLAIN_BYTES:
+            raise WireError(f"batch declares {size_bytes} bytes when unpacked, allowed are 1 to {MAX_PLAIN_BYTES}")
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise WireError(f"batch of {len(data)} bytes is not zstd: {error}") from error
 
 
 def _checked_times(times: object, count: int) -> tuple[int, ...]:

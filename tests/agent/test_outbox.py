@@ -17,6 +17,7 @@ import pytest
 from agent.errors import ConfigError
 from agent.outbox import GROUP_ROWS, Outbox
 from agent.outbox_group import BURST_S, GROUP_S, Queued
+from agent.outbox_leases import FRESH_FULL
 from agent.outbox_store import OutboxLimits, audit
 from agent.record import Priority, Record
 from agent.wire import decode
@@ -49,7 +50,7 @@ def test_a_result_is_stored_leased_and_freed(tmp_path: Path, running: Start) -> 
     outbox = Outbox(tmp_path / "new" / "o.db", boot="b1", on_durable=durable.extend)
     running(outbox)
     payload = {"t_ns": time.monotonic_ns(), "label": "yes"}
-    outbox.put("kw", payload, priority=Priority.NORMAL)
+    outbox.put("kw", payload, priority=Priority.RESULT)
     (record,) = outbox.lease(10, 5.0)
     assert [(row.stream, row.payload) for row in durable] == [("kw", payload)]
     assert (record.boot, record.stream, record.seq0, record.seq1, record.rows) == ("b1", "kw", 1, 1, 1)
@@ -65,7 +66,7 @@ def test_a_result_is_stored_leased_and_freed(tmp_path: Path, running: Start) -> 
 def test_rows_that_come_together_share_a_batch_per_stream(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1")
     for number in range(10):
-        outbox.put("kw" if number % 2 else "imu", {"n": number}, priority=Priority.NORMAL)
+        outbox.put("kw" if number % 2 else "imu", {"n": number}, priority=Priority.RESULT)
     running(outbox)
     records = drain(outbox, 2)
     assert sorted((record.stream, record.seq0, record.seq1) for record in records) == [("imu", 1, 5), ("kw", 1, 5)]
@@ -81,7 +82,7 @@ def test_lone_rows_are_durable_at_once_but_a_flow_waits_for_company(tmp_path: Pa
     running(outbox)
     saved_up = round(BURST_S / GROUP_S)
     for number in range(2 * saved_up):
-        outbox.put("kw", {"n": 0}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": 0}, priority=Priority.RESULT)
         eventually(lambda n=number: len(stored) > n, "a lone row")
     assert stored[saved_up - 1][1] - stored[0][1] < BURST_S * 0.7
     assert stored[-1][1] - stored[0][1] > BURST_S * 0.7
@@ -89,7 +90,7 @@ def test_lone_rows_are_durable_at_once_but_a_flow_waits_for_company(tmp_path: Pa
     eventually(lambda: len(stored) > 2 * saved_up, "alarm")
     assert stored[-1][1] - stored[-2][1] < 0.09
     for _ in range(GROUP_ROWS):
-        outbox.put("kw", {"n": 2}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": 2}, priority=Priority.RESULT)
     eventually(lambda: sum(rows for rows, _ in stored) == 2 * saved_up + 1 + GROUP_ROWS, "full group")
     assert stored[-1][1] - stored[2 * saved_up][1] < 0.09
 
@@ -114,10 +115,11 @@ def test_leases_are_oldest_first_and_rejected_ones_come_again_in_order(tmp_path:
 def test_what_lies_beyond_memory_is_read_from_the_file(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1")
     for number in range(1400):
-        outbox.put(f"s{number}", {"n": number}, priority=Priority.NORMAL)
+        outbox.put(f"s{number}", {"n": number}, priority=Priority.RESULT)
     first = running(outbox)
     names = [f"s{number}" for number in range(1400)]
-    assert [record.stream for record in drain(outbox, 1400)] == names
+    latest = names[-FRESH_FULL:]
+    assert [record.stream for record in drain(outbox, 1400)] == latest + names[:-FRESH_FULL]
     first.stop()
     outbox = Outbox(tmp_path / "o.db", boot="b2")
     running(outbox)
@@ -132,15 +134,15 @@ def test_a_restart_goes_on_with_what_an_earlier_boot_left(tmp_path: Path, runnin
     first = running(outbox)
     put_each(outbox, "kw", 2)
     outbox.settle(outbox.lease(1, 5.0))
-    outbox.put("kw", {"n": "last"}, priority=Priority.NORMAL)
+    outbox.put("kw", {"n": "last"}, priority=Priority.RESULT)
     first.stop()
     assert audit(tmp_path / "o.db")["b1", "kw"].pending == 2
 
     outbox = Outbox(tmp_path / "o.db", boot="b2")
     running(outbox)
-    outbox.put("kw", {"n": "new"}, priority=Priority.NORMAL)
+    outbox.put("kw", {"n": "new"}, priority=Priority.RESULT)
     records = drain(outbox, 3)
-    assert [(record.boot, record.seq0) for record in records] == [("b1", 2), ("b1", 3), ("b2", 1)]
+    assert sorted((record.boot, record.seq0) for record in records) == [("b1", 2), ("b1", 3), ("b2", 1)]
     outbox.settle(records)
     ledger = outbox.ledger()
     assert (ledger["b1", "kw"].produced, ledger["b1", "kw"].delivered, ledger["b1", "kw"].pending) == (3, 3, 0)
@@ -153,9 +155,9 @@ def test_the_same_outbox_can_run_again(tmp_path: Path, running: Start) -> None:
     put_each(outbox, "kw", 2)
     first.stop()
     for number in range(3):
-        outbox.put("kw", {"n": number}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": number}, priority=Priority.RESULT)
     running(outbox)
-    assert [record.seq0 for record in drain(outbox, 3)] == [1, 2, 3]
+    assert sorted(record.seq0 for record in drain(outbox, 3)) == [1, 2, 3]
     counts = outbox.ledger()["b1", "kw"]
     assert (counts.produced, counts.pending, counts.refused) == (5, 4, 1)
 
@@ -163,11 +165,11 @@ def test_the_same_outbox_can_run_again(tmp_path: Path, running: Start) -> None:
 def test_rows_beyond_the_bound_are_refused_counted_and_leave_no_hole(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1", limits=OutboxLimits(max_queued_rows=10))
     for number in range(25):
-        outbox.put("kw", {"n": number}, priority=Priority.NORMAL)
-    outbox.put("Bad Name", {"n": 0}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": number}, priority=Priority.RESULT)
+    outbox.put("Bad Name", {"n": 0}, priority=Priority.RESULT)
     first = running(outbox)
     outbox.settle(drain(outbox, 1))
-    outbox.put("kw", {"n": 99}, priority=Priority.NORMAL)
+    outbox.put("kw", {"n": 99}, priority=Priority.RESULT)
     assert drain(outbox, 1)[0].seq0 == 11
     assert (outbox.depth().refused, outbox.ledger()["b1", "kw"].refused) == (16, 15)
     first.stop()
@@ -180,7 +182,7 @@ def test_rows_beyond_the_bound_are_refused_counted_and_leave_no_hole(tmp_path: P
 def test_a_long_queue_becomes_several_batches(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1")
     for number in range(2500):
-        outbox.put("kw", {"n": number}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": number}, priority=Priority.RESULT)
     running(outbox)
     assert [(record.seq0, record.seq1) for record in drain(outbox, 3)] == [(1, 1000), (1001, 2000), (2001, 2500)]
 
@@ -193,7 +195,7 @@ def test_over_quota_the_lowest_class_goes_oldest_first_and_leaves_a_gap_record(t
     largest = 0
     for number in range(60):
         before = outbox.ledger().get(("b1", "kw"))
-        outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.LOW)
+        outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.RESULT)
         if number % 4 == 0:
             outbox.put("alarms", {"n": number}, priority=Priority.ALARM)
         eventually(lambda: not outbox._queue and not outbox._busy, "row stored")
@@ -206,7 +208,7 @@ def test_over_quota_the_lowest_class_goes_oldest_first_and_leaves_a_gap_record(t
     assert ledger["b1", "alarms"].evicted == 0
     assert ledger["b1", "kw"].evicted == depth.evicted
 
-    records = drain(outbox, depth.batches)
+    records = sorted(drain(outbox, depth.batches), key=lambda record: record.id)
     kw = [record for record in records if record.stream == "kw"]
     assert kw[0].is_gap and not any(record.is_gap for record in kw[1:]), "evicted neighbours share one gap record"
     assert (kw[0].seq0, kw[0].seq1) == (1, depth.evicted)
@@ -225,10 +227,10 @@ def test_over_quota_the_lowest_class_goes_oldest_first_and_leaves_a_gap_record(t
 def test_what_is_on_its_way_is_not_evicted(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1", limits=SMALL)
     running(outbox)
-    put_each(outbox, "kw", 3, Priority.LOW)
+    put_each(outbox, "kw", 3, Priority.RESULT)
     leased = drain(outbox, 3)
     for _ in range(60):
-        outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.LOW)
+        outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.RESULT)
         eventually(lambda: not outbox._queue and not outbox._busy, "row stored")
     assert outbox.depth().evicted > 5
     outbox.settle(leased)
@@ -257,7 +259,7 @@ def test_a_record_given_up_becomes_a_gap_record(tmp_path: Path, running: Start) 
 def test_age_and_depth_are_of_what_is_not_settled(tmp_path: Path, running: Start) -> None:
     outbox = Outbox(tmp_path / "o.db", boot="b1")
     assert outbox.depth().oldest_age_s == 0.0
-    outbox.put("kw", {"n": 1}, priority=Priority.NORMAL)
+    outbox.put("kw", {"n": 1}, priority=Priority.RESULT)
     assert outbox.depth().rows == 1
     running(outbox)
     records = drain(outbox, 1)
@@ -273,7 +275,7 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, running: Start, caplog: pyt
     path = tmp_path / "o.db"
     path.write_bytes(b"not a database, but long enough to be looked at" * 100)
     outbox = Outbox(path, boot="b1")
-    outbox.put("kw", {"n": 1}, priority=Priority.NORMAL)
+    outbox.put("kw", {"n": 1}, priority=Priority.RESULT)
     running(outbox)
     (record,) = drain(outbox, 1)
     assert (record.boot, record.seq0) == ("b1-2", 1), "numbers in the old file are not used again"
@@ -287,7 +289,7 @@ def test_damage_in_the_middle_of_a_file_is_found_after_a_crash(tmp_path: Path, r
     outbox = Outbox(path, boot="b1")
     first = running(outbox)
     for number in range(3000):
-        outbox.put("kw", {"n": number, "t": str(number * 7919)}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": number, "t": str(number * 7919)}, priority=Priority.RESULT)
     eventually(lambda: not outbox._queue and not outbox._busy, "stored")
     first.stop()
     damaged = bytearray(path.read_bytes())
@@ -296,15 +298,18 @@ def test_damage_in_the_middle_of_a_file_is_found_after_a_crash(tmp_path: Path, r
     path.with_name("o.db-wal").write_bytes(b"left by a crash")
     outbox = Outbox(path, boot="b2")
     running(outbox)
-    outbox.put("kw", {"n": 1}, priority=Priority.NORMAL)
+    outbox.put("kw", {"n": 1}, priority=Priority.RESULT)
     assert drain(outbox, 1)[0].boot == "b2-2"
     assert (tmp_path / "o.db.corrupt-1").exists()
 
 
 def test_a_file_of_a_newer_format_is_left_alone(tmp_path: Path, running: Start) -> None:
     path = tmp_path / "o.db"
-    with closing(sqlite3.connect(path)) as connection:
+    first = running(Outbox(path, boot="b1"))
+    first.stop()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA user_version = 99")
+        connection.execute("UPDATE totals SET value = 99 WHERE name = 'format'")
     error = running(Outbox(path, boot="b1")).wait()
     assert isinstance(error, ConfigError)
     assert "format 99" in str(error)
@@ -354,7 +359,7 @@ def test_a_locked_file_is_trouble_that_passes(tmp_path: Path, running: Start, ca
     assert outbox.opened.wait(10)
     with closing(sqlite3.connect(path, isolation_level=None)) as intruder:
         intruder.execute("BEGIN IMMEDIATE")
-        outbox.put("kw", {"n": 1}, priority=Priority.NORMAL)
+        outbox.put("kw", {"n": 1}, priority=Priority.RESULT)
         sentence = eventually(lambda: outbox.trouble, "trouble is visible")
         assert str(path) in sentence and "locked" in sentence
         assert outbox.depth().rows == 1

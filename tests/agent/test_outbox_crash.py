@@ -36,7 +36,7 @@ outbox = Outbox(Path(sys.argv[1]), boot=sys.argv[2], on_durable=tell, limits=lim
 threading.Thread(target=outbox.run, args=(threading.Event(), lambda: None), daemon=True).start()
 outbox.opened.wait(30)
 for n in range(1_000_000):
-    outbox.put("kw", {"n": n}, priority=Priority.ALARM if n % 7 == 0 else Priority.NORMAL)
+    outbox.put("kw", {"n": n}, priority=Priority.ALARM if n % 7 == 0 else Priority.RESULT)
     if n % 50 == 0:
         for record in outbox.lease(2, 0.01)[:1]:
             sys.stdout.write(f"settled {record.boot} {record.seq0} {record.seq1}\\n")
@@ -103,7 +103,7 @@ def fill_and_recover(path: Path, running: Start, make_room: Callable[[], None], 
             break
     assert outbox.trouble is not None and str(path) in outbox.trouble
     for number in range(60):
-        outbox.put("kw", {"late": number}, priority=Priority.NORMAL)
+        outbox.put("kw", {"late": number}, priority=Priority.RESULT)
     refused = outbox.depth().refused
     assert refused > 0, "the queue is bounded"
     make_room()
@@ -151,7 +151,7 @@ def test_room_made_just_before_the_stop_is_used(tmp_path: Path, running: Start) 
             outbox.put("kw", {"n": rows, "noise": os.urandom(600).hex()})
             rows += 1
             time.sleep(0.001)
-        outbox._retry_at_s = time.monotonic() + 3600
+        outbox._disk.retry_at_s = time.monotonic() + 3600
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         run.stop()
     finally:
