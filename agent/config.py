@@ -2,23 +2,18 @@
 
 import platform
 import re
-import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 
+from agent.config_files import Files, check_readable, hint, merge, origin, read_all, validated
 from agent.errors import ConfigError
-from agent.topics import ROOT, ROOT_PATTERN
+from agent.mirrors.table import MirrorTable, check_different, mirror_table
+from agent.uplink_config import UplinkTable
 from drivers.base import ConfigPath, Driver, DriverConfig, Misconfigured
 from drivers.registry import driver_class
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 """Sensors, pipelines and devices are topic levels as well: nothing that a broker rewrites."""
@@ -30,10 +25,6 @@ class _Table(BaseModel):
 
 def _host_id() -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", platform.node().lower()).strip("-_") or "device"
-
-
-Files: TypeAlias = list[tuple[Path, dict[str, Any]]]
-"""The main file and the drop-ins, in the order in which they are merged."""
 
 
 class DeviceTable(_Table):
@@ -79,22 +70,11 @@ class OutboxTable(_Table):
     """``[outbox]``."""
 
     max_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
-
-
-class UplinkTable(_Table):
-    """``[uplink]``; without this table results stay in the outbox."""
-
-    host: str = Field(min_length=1)
-    port: int | None = Field(default=None, ge=1, le=65535)
-    """Default: 1883, with TLS (``ca_file``) 8883."""
-    topic_root: str = Field(default=ROOT, pattern=f"^{ROOT_PATTERN}$")
-    ack: Literal["hub", "broker"] = "hub"
-    metrics_interval_s: float = Field(default=60.0, ge=1)
-    username: str | None = Field(default=None, min_length=1)
-    password_file: ConfigPath | None = None
-    ca_file: ConfigPath | None = None
-    cert_file: ConfigPath | None = None
-    key_file: ConfigPath | None = None
+    """Of the file with its WAL, and of damaged files that are kept."""
+    keep_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """With less than that free on its file system the outbox grows no more and gives up results as if it were full."""
+    max_age_h: float | None = Field(default=None, gt=0, le=87600)
+    """Older results are given up; None: none is too old."""
 
 
 class LogTable(_Table):
@@ -110,6 +90,7 @@ class _Document(_Table):
     pipelines: dict[str, PipelineTable] = {}
     outbox: OutboxTable = OutboxTable()
     uplink: UplinkTable | None = None
+    mirrors: dict[str, dict[str, Any]] = {}
     log: LogTable = LogTable()
 
 
@@ -138,6 +119,7 @@ class Config:
     outbox: OutboxTable
     uplink: UplinkTable | None
     log: LogTable
+    mirrors: dict[str, MirrorTable]
 
     @property
     def model_folders(self) -> list[Path]:
@@ -147,15 +129,12 @@ class Config:
 
 def load(path: Path) -> Config:
     """Read ``path`` and the drop-ins ``<path>.d/*.toml`` (later names win). Raises ConfigError."""
-    files = [(file, _read(file)) for file in (path, *_drop_ins(path))]
+    files = read_all(path)
     document: dict[str, Any] = {}
     for _, part in files:
-        document = _merge(document, part)
-    try:
-        parsed = _Document.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(_sentence(files, "", error, _Document)) from error
-    for table, names in (("sensors", parsed.sensors), ("pipelines", parsed.pipelines)):
+        document = merge(document, part)
+    parsed = validated(files, "", _Document, document)
+    for table, names in (("sensors", parsed.sensors), ("pipelines", parsed.pipelines), ("mirrors", parsed.mirrors)):
         for name in names:
             if not re.fullmatch(NAME, name):
                 shown = name.encode("unicode_escape").decode()
@@ -167,55 +146,14 @@ def load(path: Path) -> Config:
         _check_pipeline(path, name, pipeline, list(sensors))
     if parsed.uplink:
         _check_uplink(path, parsed.uplink)
-    return Config(path, parsed.device, sensors, parsed.pipelines, parsed.outbox, parsed.uplink, parsed.log)
-
-
-def _drop_ins(path: Path) -> list[Path]:
-    folder = path.with_name(path.name + ".d")
-    try:
-        return sorted(file for file in folder.iterdir() if file.suffix == ".toml")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be read ({error.strerror})") from error
-
-
-def _origin(files: Files, keys: tuple[int | str, ...]) -> Path:
-    """The file that said last what stands at ``keys``; the main file for what nobody said."""
-    for file, document in reversed(files):
-        at: Any = document
-        for key in keys:
-            at = at.get(key, at) if isinstance(at, dict) and key in at else None
-            if at is None or not isinstance(at, dict):
-                break
-        if at is not None:
-            return file
-    return files[0][0]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return document
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); write one, or name another with --config"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+    mirrors = {name: mirror_table(files, name, table) for name, table in parsed.mirrors.items()}
+    check_different(path, mirrors)
+    return Config(path, parsed.device, sensors, parsed.pipelines, parsed.outbox, parsed.uplink, parsed.log, mirrors)
 
 
 def _sensor(files: Files, name: str, table: dict[str, Any]) -> Sensor:
     where = f"sensors.{name}"
-    path = _origin(files, ("sensors", name))
+    path = origin(files, ("sensors", name))
     settings = dict(table)
     kind = settings.pop("driver", None)
     if not isinstance(kind, str):
@@ -224,10 +162,7 @@ def _sensor(files: Files, name: str, table: dict[str, Any]) -> Sensor:
         driver = driver_class(kind)
     except Misconfigured as error:
         raise ConfigError(f"{path}: {where}.driver: {error}") from error
-    try:
-        return Sensor(name, kind, driver, driver.Config.model_validate(settings))
-    except ValidationError as error:
-        raise ConfigError(_sentence(files, where, error, driver.Config)) from error
+    return Sensor(name, kind, driver, validated(files, where, driver.Config, settings))
 
 
 def _check_pipeline(path: Path, name: str, pipeline: PipelineTable, sensors: list[str]) -> None:
@@ -235,7 +170,7 @@ def _check_pipeline(path: Path, name: str, pipeline: PipelineTable, sensors: lis
         if sensor not in sensors:
             raise ConfigError(
                 f"{path}: pipelines.{name}.sensors.{i}: no sensor {sensor!r}; there are {', '.join(sensors) or 'none'}"
-                + _hint(sensor, sensors)
+                + hint(sensor, sensors)
             )
         if sensor in pipeline.sensors[:i]:
             raise ConfigError(f"{path}: pipelines.{name}.sensors.{i}: {sensor!r} is there twice")
@@ -269,40 +204,5 @@ def _check_uplink(path: Path, uplink: UplinkTable) -> None:
         raise ConfigError(f"{path}: uplink: cert_file, key_file and ca_file go together")
     for key in ("password_file", "ca_file", "cert_file", "key_file"):
         file: Path | None = getattr(uplink, key)
-        try:
-            if file:
-                file.open("rb").close()
-        except OSError as error:
-            raise ConfigError(f"{path}: uplink.{key}: {file} cannot be read ({error.strerror})") from error
-
-
-def _sentence(files: Files, prefix: str, error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem as one sentence with its key path and value."""
-    problem = error.errors()[0]
-    path = _origin(files, (*(prefix.split(".") if prefix else ()), *problem["loc"]))
-    keys = [prefix, *map(str, problem["loc"])]
-    where = ".".join(key for key in keys if key)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1])
-        name = str(problem["loc"][-1])
-        return f"{path}: {where}: unknown key; known here: {', '.join(known)}{_hint(name, known)}"
-    if problem["type"] == "missing":
-        return f"{path}: {where}: missing"
-    return f"{path}: {where}: {problem['msg']}; found {problem['input']!r}"
-
-
-def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table at ``loc`` below ``model``."""
-    for key in loc:
-        field = model.model_fields.get(str(key))
-        inner = field.annotation if field else None
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        tables = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if tables:
-            model = tables[0]
-    return list(model.model_fields)
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+        if file:
+            check_readable(path, f"uplink.{key}", file)

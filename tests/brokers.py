@@ -23,7 +23,37 @@ def tail_of(path: Path) -> str:
     return path.read_text("utf-8", "replace")[-2000:] if path.exists() else ""
 
 
-class Mosquitto:
+class Service:
+    """One process of somebody else's program, killed, frozen and stopped at will."""
+
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    def kill(self) -> None:
+        """As a power cut does it."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """As an administrator does it; also what a test ends with."""
+        self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """It hangs: its connections stay open and nothing is answered."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            process.send_signal(signal.SIGCONT)
+            process.wait(20)
+
+
+class Mosquitto(Service):
     """One broker process without persistence: ``kill`` loses all that it holds."""
 
     host = "127.0.0.1"
@@ -33,7 +63,6 @@ class Mosquitto:
         self.port = free_port()
         self.log = folder / "mosquitto.log"
         self._config = folder / "mosquitto.conf"
-        self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "log_dest stderr", "log_type all", extra]
         if os.geteuid() == 0:
@@ -65,27 +94,3 @@ class Mosquitto:
                 break
         self.kill()
         raise RuntimeError(f"mosquitto did not start: {tail_of(self.log)}")
-
-    def kill(self) -> None:
-        """As a power cut does it."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """As an administrator does it; also what a test ends with."""
-        self._end(signal.SIGTERM)
-
-    def freeze(self) -> None:
-        """The broker hangs: its connections stay open and nothing is answered."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(how)
-            process.send_signal(signal.SIGCONT)
-            process.wait(10)
