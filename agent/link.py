@@ -44,6 +44,10 @@ class Death:
 class Connected:
     receive_max: int = 65535
     """How many messages the broker takes without having acknowledged them."""
+    broker: str = ""
+    """Host and port of the one that was reached."""
+    mqtt: str = "5"
+    """``5``, or ``3.1.1``: no properties, no reasons, no window of the broker's, a will without delay."""
 
 
 @dataclass(frozen=True, slots=True)

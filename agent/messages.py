@@ -1,13 +1,16 @@
 """The messages that a device publishes, apart from how and when."""
 
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from agent.ledger import Counts
 from agent.link import Message
+from agent.outbox_group import Queued
 from agent.topics import Topics
-from agent.wire import CONTENT_ENCODING, CONTENT_TYPE, iso_time, wall_us
+from agent.wire import CONTENT_ENCODING, CONTENT_TYPE, iso_time, plain, wall_us
 
 
 def status_message(topics: Topics, state: str, boot: str, agent_version: str, region: str) -> Message:
@@ -38,6 +41,22 @@ def batch_message(
 def metrics_message(topics: Topics, boot: str, numbers: Mapping[str, float]) -> Message:
     """Flat numbers; the boot they belong to travels beside them, because consumers want numbers only."""
     return Message(topics.metrics, to_json(numbers), content_type=CONTENT_TYPE, properties={"boot": boot})
+
+
+def live_message(topics: Topics, result: Queued) -> Message:
+    """The last result as flat JSON, for displays: ``ts``, when it was captured, and the columns. Nobody answers it."""
+    time_ns = result.payload.get("t_ns")
+    age_ns = time.monotonic_ns() - (time_ns if isinstance(time_ns, int) else result.put_ns)
+    columns = {str(name): plain(value) for name, value in result.payload.items() if name != "t_ns"}
+    document = {"ts": iso_time(wall_us() - age_ns // 1000), **columns}
+    return Message(topics.live(result.stream), to_json(document), qos=0, content_type=CONTENT_TYPE)
+
+
+def ledger_event(topics: Topics, boot: str, stream: str, counts: Counts) -> Message:
+    """An alarm: results of ``boot`` and ``stream`` are unaccounted for. ``cleared`` once the ledger balances again."""
+    state = "cleared" if counts.balanced() else "raised"
+    document = {"event": "ledger", "state": state, "ts": iso_time(wall_us()), "boot": boot, "stream": stream}
+    return Message(topics.event, to_json({**document, **asdict(counts)}), content_type=CONTENT_TYPE)
 
 
 def ledger_numbers(stream: str, counts: Counts) -> dict[str, float]:

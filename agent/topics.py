@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 ROOT = "axond/v1"
 ROOT_PATTERN = r"[a-z0-9_-]+(/[a-z0-9_-]+)*"
+DOCUMENTS = ("status", "info", "metrics", "event")
+"""What a device publishes besides results."""
 NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
 """A device id, boot id or stream name; use with ``NAME.match``."""
 
@@ -32,6 +34,13 @@ class Topics:
     def metrics(self) -> str:
         return f"{self.root}/{self.device}/up/metrics"
 
+    @property
+    def event(self) -> str:
+        return f"{self.root}/{self.device}/up/event"
+
+    def live(self, stream: str) -> str:
+        return f"{self.root}/{self.device}/up/live/{stream}"
+
     def results(self, stream: str) -> str:
         return f"{self.root}/{self.device}/up/res/{stream}"
 
@@ -52,14 +61,14 @@ class UpTopic:
 
     device: str
     kind: str
-    """``res``, ``status``, ``info`` or ``metrics``."""
+    """``res``, ``status``, ``info``, ``metrics`` or ``event``."""
     stream: str = ""
     """Set for ``res`` only."""
 
 
 def hub_filters(root: str) -> tuple[str, ...]:
     """What a hub subscribes to."""
-    return (f"{root}/+/up/res/+", f"{root}/+/up/status", f"{root}/+/up/info", f"{root}/+/up/metrics")
+    return (f"{root}/+/up/res/+", *(f"{root}/+/up/{kind}" for kind in DOCUMENTS))
 
 
 def parse_up(root: str, topic: str) -> UpTopic | None:
@@ -69,7 +78,7 @@ def parse_up(root: str, topic: str) -> UpTopic | None:
     levels = topic[len(root) + 1 :].split("/")
     if len(levels) < 3 or levels[1] != "up" or not is_name(levels[0]):
         return None
-    if len(levels) == 3 and levels[2] in ("status", "info", "metrics"):
+    if len(levels) == 3 and levels[2] in DOCUMENTS:
         return UpTopic(levels[0], levels[2])
     if len(levels) == 4 and levels[2] == "res" and is_name(levels[3]):
         return UpTopic(levels[0], "res", levels[3])

@@ -1,7 +1,6 @@
 """The traps of paho-mqtt, each with the real paho against a real broker."""
 
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,10 +10,10 @@ from threading import Thread
 
 import pytest
 
-from agent import mqtt
+from agent import mqtt_connection
 from agent.link import NO_SUBSCRIBERS, Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.conftest import eventually
 
 Make = Callable[..., tuple[PahoLink, "SimpleQueue[Event]"]]
@@ -210,7 +209,7 @@ def test_a_server_that_is_no_broker_is_a_sentence(connect: Make) -> None:
 def test_a_broker_that_says_hello_and_no_more_is_a_sentence(
     connect: Make, monkeypatch: pytest.MonkeyPatch, birth: Birth, sentence: str
 ) -> None:
-    monkeypatch.setattr(mqtt, "CONNACK_S", 1.0)
+    monkeypatch.setattr(mqtt_connection, "CONNACK_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         _, events = connect(Broker("127.0.0.1", server.getsockname()[1]), birth=birth)
         client, _ = server.accept()
@@ -268,74 +267,8 @@ def test_who_is_thrown_out_by_another_with_its_name_is_told(broker: Mosquitto, c
     assert isinstance(answer, Disconnected) and f"connection to {at(broker)}" in answer.sentence
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate authority, a certificate for localhost and one for a device."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    try:
-        openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-        )  # fmt: skip
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    # Python 3.13 takes RFC 5280 at its word and wants these extensions.
-    extensions = "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
-    (folder / "names").write_text(extensions)
-    for name in ("localhost", "d1"):
-        openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-out", f"{name}.crt", "-extfile", "names"),
-        )
-    return folder
-
-
-@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")  # paho drops it when a handshake fails
-def test_tls_with_certificates_and_what_is_said_without(
-    make_broker: Callable[..., Mosquitto], connect: Make, authority: Path
-) -> None:
-    port = free_port()
-    make_broker(
-        extra=f"listener {port} 127.0.0.1\ncafile {authority}/ca.crt\ncertfile {authority}/localhost.crt\n"
-        f"keyfile {authority}/localhost.key\nrequire_certificate true\nallow_anonymous true"
-    )
-    mutual = Broker(
-        "localhost", port, ca_file=authority / "ca.crt", cert_file=authority / "d1.crt", key_file=authority / "d1.key"
-    )
-    _, events = connect(mutual)
-    take(events, Connected)
-
-    _, events = connect(Broker("127.0.0.1", port, ca_file=authority / "ca.crt"), "d2")
-    answer = events.get(timeout=20)
-    assert isinstance(answer, Disconnected) and "not trusted" in answer.sentence, "the host name is checked"
-
-    _, events = connect(Broker("localhost", port, ca_file=authority / "d1.crt"), "d3")
-    answer = events.get(timeout=20)
-    assert isinstance(answer, Disconnected) and "not trusted" in answer.sentence
-
-    _, events = connect(Broker("localhost", port, ca_file=authority / "none.crt"), "d4")
-    answer = events.get(timeout=20)
-    assert isinstance(answer, Disconnected) and "cannot r" in answer.sentence
-
-
 def test_events_are_bounded(broker: Mosquitto, connect: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.mqtt.MAX_INCOMING", 5)
+    monkeypatch.setattr("agent.mqtt_connection.MAX_INCOMING", 5)
     link, events = connect(at(broker), birth=Birth(("t/in",)))
     take(events, Connected)
     other, other_events = connect(at(broker), "d2")
