@@ -9,7 +9,7 @@ SECONDS_TO_RUN ?=
 MODELS := spoken-digits wake-words sound-events activity wall-following event-digits pump-condition fused-digits
 COMPARED := spoken-digits sound-events activity event-digits
 
-.PHONY: run test check kill failover exact lava fuzz soak replug compare format $(MODELS:%=train-%) train-all clean help
+.PHONY: run test check kill chaos interop outage failover exact lava fuzz soak replug compare format $(MODELS:%=train-%) train-all clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,15 @@ check: $(STAMP) ## format, lint, types, import rules
 
 kill: $(STAMP) ## kill -9 of the agent at 20 random moments; the hub must hold every committed result, none twice
 	AXOND_KILLS=20 $(BIN)/python -m pytest -k kill_nine tests/end_to_end/test_run.py
+
+chaos: $(STAMP) ## 200 kill -9 of agent, broker and hub, and other faults (15 minutes): nothing lost, nothing stored twice
+	$(BIN)/axond bench chaos --kills 200 --seeds 3 --json
+
+interop: $(STAMP) ## agent and hub through mosquitto, ejabberd, RabbitMQ and NATS, as far as they are installed
+	$(BIN)/axond bench interop --json
+
+outage: $(STAMP) ## the uplink's numbers, and a minute without a broker at 500 results/s: how soon is the present back?
+	$(BIN)/axond bench uplink --outage-s 60 --json
 
 failover: $(STAMP) ## a backend killed, stopped and filled up 100 times: next result within 1 s, none lost, nothing left over
 	AXOND_FAILOVERS=100 $(BIN)/python -m pytest -s tests/end_to_end/test_failover.py
@@ -62,6 +71,7 @@ format: $(STAMP) ## format the code
 train-all: $(MODELS:%=train-%) ## train all shipped models anew (PyTorch, an hour on one core)
 
 $(MODELS:%=train-%): train-%: $(STAMP)
+	@packaging/system-packages train
 	@$(BIN)/python -c 'import torch, nir' 2>/dev/null || \
 	    $(BIN)/python -m pip install --quiet --editable '.[train]' --constraint packaging/train-constraints.txt
 	$(BIN)/python -m models.train.$(subst -,_,$*) --out build/$*

@@ -10,10 +10,19 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 def pss_mib(pid: int) -> float:
     """Proportional set size (``/proc/PID/smaps_rollup``). Raises CommandError."""
+    return _rollup_mib(pid, "Pss")
+
+
+def anonymous_mib(pid: int) -> float:
+    """What is the process's own: heaps and stacks. Libraries are not in it, whoever else maps them meanwhile."""
+    return _rollup_mib(pid, "Anonymous")
+
+
+def _rollup_mib(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{name}:"):
             return round(int(line.split()[1]) / 1024, 1)
-    raise CommandError(f"/proc/{pid}/smaps_rollup has no Pss line; is this Linux 4.14 or later?")
+    raise CommandError(f"/proc/{pid}/smaps_rollup has no {name} line; is this Linux 4.14 or later?")
 
 
 def cpu_s(pid: int) -> float:

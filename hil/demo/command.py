@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
 from threading import Event
@@ -125,11 +126,13 @@ def _play(
 ) -> Report:
     port: int | None = None
     hub_db = folder / "hub.db"
-    if stage.find_mosquitto():
+    if stage.find_mosquitto() and find_spec("sqlalchemy"):
         port = stack.enter_context(stage.broker(folder))
         hub = ["hub", "run", "--host", "127.0.0.1", "--port", str(port), "--db", str(hub_db)]
         stack.enter_context(stage.process("hub", stage.axond(*hub), folder))
         console.print(f"broker  mosquitto on 127.0.0.1:{port}, hub stores into SQLite")
+    elif stage.find_mosquitto():
+        console.print("hub     no SQLAlchemy here (pip install 'axond[hub]'): results stay in the outbox")
     else:
         console.print("broker  no mosquitto here (apt install mosquitto): results stay in the outbox")
     sensors = _plug_in(stack, show, folder)

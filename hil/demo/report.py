@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 
 from agent import wire
-from agent.hub.store import HubStore
 from agent.outbox_reader import records
 from agent.outbox_store import audit
 from hil.demo.plugs import Phase
@@ -114,7 +113,9 @@ class Watcher:
             if problem:
                 self.complaints.setdefault(problem, time.monotonic_ns())
         if self._hub_db is not None:
-            with suppress(FileNotFoundError), closing(HubStore.open_for_reading(self._hub_db)) as store:
+            from agent.hub.reader import HubReader
+
+            with suppress(FileNotFoundError), closing(HubReader.open_for_reading(self._hub_db)) as store:
                 self.hub_rows = sum(line.stored for line in store.ledger(DEVICE))
 
     def true_label(self, pipeline: str) -> str | None:
@@ -175,8 +176,10 @@ class Watcher:
 
 def stored_rows(hub_db: Path) -> list[dict[str, Any]]:
     """Everything that the hub has of the demo's device, with ``boot`` and ``stream``; nothing if it never began."""
+    from agent.hub.reader import HubReader
+
     try:
-        store = HubStore.open_for_reading(hub_db)
+        store = HubReader.open_for_reading(hub_db)
     except FileNotFoundError:
         return []
     with closing(store):

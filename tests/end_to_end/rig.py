@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from agent.hub.store import HubStore, StreamLedger
+from agent.hub.books import StreamLedger
+from agent.hub.store import HubStore
 from agent.outbox_store import audit
 from agent.status import StatusUnavailable, ask
 from drivers.packet import SensorInfo
