@@ -7,26 +7,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Event
+from typing import Any
 
 from agent.capture import Capture
 from agent.checkpoint import Checkpoint
-from agent.composition import open_bundles, open_locators, sensor_order
-from agent.config import Config, UplinkTable
+from agent.composition import open_bundles, open_locators, outbox_limits, sensor_order
+from agent.config import Config
 from agent.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from agent.fusion import FusedPipeline, FusedSensor
 from agent.locate import Locator
 from agent.mailbox import Inbox, Mailbox
+from agent.mirrors.base import Device, Mirror
 from agent.mqtt import Broker, PahoLink, default_port
 from agent.notify import notify
 from agent.outbox import Outbox
 from agent.outbox_group import Queued
-from agent.outbox_store import OutboxLimits
 from agent.pipeline import Pipeline, PipelineWorker, ReportPolicy, Sink
 from agent.realtime import settle
 from agent.snapshot import Parts, birth, health, metrics, snapshot
 from agent.status import StatusServer
 from agent.supervisor import Supervisor
 from agent.uplink import Uplink
+from agent.uplink_config import UplinkTable, split_address
 from agent.version import agent_version
 from agent.worker import Worker
 from models.bundle import Bundle
@@ -56,7 +58,7 @@ class App:
         self._outbox = Outbox(
             config.device.state_dir / "outbox.db",
             boot=secrets.token_hex(8),
-            limits=OutboxLimits(max_bytes=config.outbox.max_bytes),
+            limits=outbox_limits(config.outbox),
             on_durable=self._durable,
         )
         drivers = {name: sensor.make() for name, sensor in config.sensors.items()}
@@ -79,6 +81,7 @@ class App:
         self._parts = Parts(config, self._outbox, self._supervisor, captures, pipelines, None, time.monotonic_ns())
         if config.uplink:
             self._parts.uplink = self._make_uplink(config.uplink)
+        self._parts.mirrors = self._make_mirrors()
         self._status = StatusServer(config.device.state_dir, lambda: snapshot(self._parts))
 
     def run(self, stop: Event) -> int:
@@ -100,6 +103,8 @@ class App:
         if not supervisor.ended.is_set():
             if parts.uplink:
                 supervisor.start(parts.uplink)
+            for mirror in parts.mirrors.values():
+                supervisor.start(mirror)
             supervisor.start(self._status)
             notify("READY=1")
             for workers in (parts.pipelines, parts.captures):
@@ -133,18 +138,21 @@ class App:
         return lambda row: self._outbox.put(name, row)
 
     def _make_uplink(self, table: UplinkTable) -> Uplink:
-        broker = Broker(
-            host=table.host,
-            port=table.port or default_port(table.ca_file),
-            username=table.username or "",
-            password_file=table.password_file,
-            ca_file=table.ca_file,
-            cert_file=table.cert_file,
-            key_file=table.key_file,
-        )
+        brokers = [
+            Broker(
+                host=host,
+                port=port or default_port(table.ca_file),
+                username=table.username or "",
+                password_file=table.password_file,
+                ca_file=table.ca_file,
+                cert_file=table.cert_file,
+                key_file=table.key_file,
+            )
+            for host, port in ((table.host, table.port), *map(split_address, table.fallbacks))
+        ]
         return Uplink(
             self._outbox,
-            PahoLink(broker, client_id=self._config.device.id),
+            PahoLink(brokers[0], client_id=self._config.device.id, fallbacks=brokers[1:]),
             device=self._config.device.id,
             region=self._config.device.region,
             root=table.topic_root,
@@ -155,11 +163,25 @@ class App:
             metrics_interval_s=table.metrics_interval_s,
         )
 
+    def _make_mirrors(self) -> dict[str, Mirror[Any]]:
+        device = Device(
+            id=self._config.device.id,
+            agent_version=agent_version(),
+            info=lambda: birth(self._parts),
+            metrics=lambda: metrics(self._parts),
+            health=lambda: health(self._parts),
+        )
+        return {name: table.make(device) for name, table in self._config.mirrors.items()}
+
     def _durable(self, rows: Sequence[Queued]) -> None:
         """On the outbox's thread, after each commit."""
         now_ns = time.monotonic_ns()
         for row in rows:
             self._parts.pipelines[row.stream].latency.durable(row.payload["t_ns"], now_ns)
+        if self._parts.uplink:
+            self._parts.uplink.show(rows)
+        for mirror in self._parts.mirrors.values():
+            mirror.offer(rows)
 
     def _wait_open(self, stop: Event) -> None:
         deadline_s = time.monotonic() + OUTBOX_OPEN_S
@@ -176,10 +198,10 @@ class App:
         """In reverse: no new samples, then no new results, then drain, then say good-bye, then close the file."""
         parts = self._parts
         late = self._stop_some(parts.captures, STOP_CAPTURE_S) + self._stop_some(parts.pipelines, STOP_PIPELINES_S)
-        if parts.uplink:
-            if parts.uplink.state().connected and not self._outbox.wait_drained(DRAIN_S):
-                _log.info("%d results are not acknowledged yet; they stay in the outbox", self._outbox.depth().rows)
-            late += self._supervisor.stop(lambda worker: worker is parts.uplink, STOP_UPLINK_S)
+        if parts.uplink and parts.uplink.state().connected and not self._outbox.wait_drained(DRAIN_S):
+            _log.info("%d results are not acknowledged yet; they stay in the outbox", self._outbox.depth().rows)
+        senders: dict[str, Worker] = {**parts.mirrors, **({"uplink": parts.uplink} if parts.uplink else {})}
+        late += self._stop_some(senders, STOP_UPLINK_S)
         late += self._supervisor.stop(lambda worker: worker is self._outbox, STOP_OUTBOX_S)
         late += self._supervisor.stop(lambda worker: worker is self._status, STOP_STATUS_S)
         if late:

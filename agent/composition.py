@@ -1,13 +1,20 @@
 """Do the parts of a configuration fit? Shared by ``axond check`` and the start of the agent; opens no device."""
 
-from agent.config import Config
+from agent.config import Config, OutboxTable
 from agent.errors import ConfigError
+from agent.outbox_store import OutboxLimits
 from drivers.packet import SensorInfo
 from models.base import BadModel
 from models.bundle import Bundle
 from models.fused import make_fused_encoder
 from models.locate.session import LocateSession, LocateSpec, open_locate
 from models.registry import backends, describe, fits, make_encoder, make_stream_encoder, open_bundle
+
+
+def outbox_limits(table: OutboxTable) -> OutboxLimits:
+    """What ``[outbox]`` allows."""
+    max_age_s = None if table.max_age_h is None else table.max_age_h * 3600
+    return OutboxLimits(table.max_bytes, keep_free_bytes=table.keep_free_bytes, max_age_s=max_age_s)
 
 
 def open_bundles(config: Config) -> dict[str, Bundle]:

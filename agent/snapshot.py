@@ -1,12 +1,13 @@
 """What the agent says of itself: the status document, the birth document, and flat metrics. Reads, changes nothing."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agent.capture import Capture
 from agent.config import Config
 from agent.locate import Locator
+from agent.mirrors.base import Mirror
 from agent.outbox import Outbox
 from agent.pipeline import PipelineWorker
 from agent.supervisor import Supervisor
@@ -27,6 +28,7 @@ class Parts:
     pipelines: dict[str, PipelineWorker | Locator]
     uplink: Uplink | None
     started_ns: int
+    mirrors: dict[str, Mirror[Any]] = field(default_factory=dict)
 
 
 def health(parts: Parts) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def health(parts: Parts) -> dict[str, Any]:
     if parts.uplink:
         uplink = parts.uplink.state()
         sentences.append(("uplink", uplink.error or (None if uplink.connected else "not connected yet")))
+    sentences += [(f"mirror {name}", mirror.state().error) for name, mirror in parts.mirrors.items()]
     degraded = {part: sentence for part, sentence in sentences if sentence}
     state = "failed" if failed else "degraded" if degraded else "ok"
     reasons = {**failed, **degraded}
@@ -61,6 +64,7 @@ def snapshot(parts: Parts) -> dict[str, Any]:
         "outbox": asdict(parts.outbox.depth()),
         "ledger": _ledger(parts.outbox),
         "uplink": asdict(parts.uplink.state()) if parts.uplink else None,
+        "mirrors": {name: asdict(mirror.state()) for name, mirror in parts.mirrors.items()},
         "restarts": parts.supervisor.restarts(),
     }
 
@@ -83,6 +87,13 @@ def metrics(parts: Parts) -> dict[str, float]:
         "outbox_rows": depth.rows,
         "outbox_bytes": depth.bytes,
         "outbox_oldest_age_s": round(depth.oldest_age_s, 1),
+        "outbox_evicted": depth.evicted,
+        "outbox_refused": depth.refused,
+        "outbox_salvaged": depth.salvaged,
+        "outbox_lost": depth.lost,
+        "outbox_damaged_files": depth.damaged_files,
+        "outbox_unproven": depth.unproven,
+        "outbox_written_bytes": depth.written_bytes,
     }
     for name, capture in parts.captures.items():
         values[f"sensor_{name}_rate_hz"] = round(capture.info.rate_hz, 2)
@@ -103,6 +114,12 @@ def metrics(parts: Parts) -> dict[str, float]:
         )
         summary = pipeline.latency.summary()
         values.update({f"pipeline_{name}_latency_{key}": value for key, value in summary.items()})
+    for name, mirror in parts.mirrors.items():
+        state = mirror.state()
+        values[f"mirror_{name}_connected"] = int(state.connected)
+        values[f"mirror_{name}_sent"] = state.sent
+        values[f"mirror_{name}_dropped"] = state.dropped
+        values[f"mirror_{name}_skipped"] = state.skipped
     return values
 
 

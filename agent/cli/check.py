@@ -24,7 +24,10 @@ def _run(options: argparse.Namespace) -> int:
         "device": settings.device.id,
         "sensors": {name: sensor.kind for name, sensor in settings.sensors.items()},
         "pipelines": models,
-        "uplink": f"{uplink.host}:{uplink.port or default_port(uplink.ca_file)}" if uplink else None,
+        "mirrors": {name: mirror.kind for name, mirror in settings.mirrors.items()},
+        "uplink": ", ".join([f"{uplink.host}:{uplink.port or default_port(uplink.ca_file)}", *uplink.fallbacks])
+        if uplink
+        else None,
     }
     if options.json:
         print_json(facts)
@@ -34,6 +37,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"  sensor {name}: {sensor.kind}")
     for name, model in models.items():
         print(f"  pipeline {name}: {', '.join(settings.pipelines[name].sensors)} -> {model}")
+    for name, mirror in settings.mirrors.items():
+        print(f"  mirror {name}: {mirror.kind}")
     print(f"  uplink: {facts['uplink'] or 'none, results stay in the outbox'}")
     return 0
 

@@ -2,22 +2,27 @@
 
 import argparse
 import json
+import math
 import os
 import re
 import signal
-import sqlite3
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from agent import log, wire
 from agent.cli.command import Command, CommandError, add_json, cells, console, print_json, whole
-from agent.hub.store import HubStore
 from agent.topics import ROOT, ROOT_PATTERN
+
+if TYPE_CHECKING:
+    from agent.hub.reader import HubReader
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +31,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     devices = sub.add_parser("devices", help="devices that were ever heard of")
     results = sub.add_parser("results", help="stored results, oldest first")
     ledger = sub.add_parser("ledger", help="is every result here that should be")
-    for action, act in ((run, _serve), (devices, _devices), (results, _results), (ledger, _ledger)):
-        action.add_argument("--db", type=Path, required=True, metavar="FILE", help="the hub's SQLite file")
+    accept = sub.add_parser("accept", help="take note of what is wrong with a boot: it fails nothing any more")
+    events = sub.add_parser("events", help="what devices said of themselves, alarms for example, oldest first")
+    acts = ((run, _serve), (devices, _devices), (results, _results), (ledger, _ledger))
+    for action, act in (*acts, (accept, _accept), (events, _events)):
+        action.add_argument(
+            "--db", required=True, metavar="FILE|URL", help="SQLite file, or postgresql://HOST/DATABASE"
+        )
         action.set_defaults(act=act)
     run.add_argument("--host", default="127.0.0.1", help="broker (default: 127.0.0.1)")
     run.add_argument("--port", type=whole(1, 65535), help="broker's port (default: 1883, with TLS 8883)")
     run.add_argument("--topic-root", default=ROOT, help=f"default: {ROOT}")
-    run.add_argument("--client-id", default="axond-hub", help="default: axond-hub; one per running hub")
+    run.add_argument("--client-id", default="axond-hub", help="default: axond-hub; with --shared it gets an ending")
+    run.add_argument("--shared", action="store_true", help="one of several hubs on the same broker and database")
+    run.add_argument(
+        "--keep-days", type=whole(1, 36500), metavar="N", help="remove results older than that (default: keep all)"
+    )
     run.add_argument("--username")
     run.add_argument("--password-file", type=Path, metavar="FILE")
     run.add_argument("--ca-file", type=Path, metavar="FILE", help="use TLS and trust this authority only")
@@ -42,17 +56,47 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--device", required=True)
     results.add_argument("--stream", help="default: all")
     results.add_argument("--limit", type=whole(1, 10**9), default=100, help="newest of each stream (default: 100)")
+    results.add_argument("--since", type=_time_us, metavar="TIME", help="received from then, as 2025-01-31T12:00:00Z")
+    results.add_argument("--until", type=_time_us, metavar="TIME", help="received before then")
     ledger.add_argument("--device", help="default: all")
-    for action in (devices, results, ledger):
+    accept.add_argument("--device", required=True)
+    accept.add_argument("--boot", required=True)
+    accept.add_argument("--stream", help="default: all")
+    events.add_argument("--device", help="default: all")
+    events.add_argument("--limit", type=whole(1, 10**9), default=100, help="the newest (default: 100)")
+    for action in (devices, results, ledger, events):
         add_json(action)
+
+
+def _time_us(text: str) -> int:
+    """An argparse type: a moment of ISO 8601, in UTC unless it says otherwise, as Unix microseconds."""
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no time; expected for example 2025-01-31T12:00:00Z") from error
+    return round((at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp() * 1e6)
 
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ModuleNotFoundError as error:
+        raise CommandError("the hub needs SQLAlchemy, which is missing: pip install 'axond[hub]'") from error
+    from agent.hub.database import label, why
+
+    try:
         code: int = options.act(options)
-    except (sqlite3.Error, OSError, wire.WireError) as error:
-        raise CommandError(str(error) if isinstance(error, OSError) else f"hub store {options.db}: {error}") from error
+    except SQLAlchemyError as error:
+        raise CommandError(f"hub store {label(options.db)}: {why(error)}") from error
+    except wire.WireError as error:
+        raise CommandError(f"hub store {label(options.db)}: {error}") from error
     return code
+
+
+def _open(options: argparse.Namespace) -> "HubReader":
+    from agent.hub.reader import HubReader
+
+    return HubReader.open_for_reading(options.db)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -84,32 +128,40 @@ def _serve(options: argparse.Namespace) -> int:
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    Hub(broker, options.db, root=options.topic_root, client_id=options.client_id).run(stop)
+    how = {"root": options.topic_root, "client_id": options.client_id, "shared": options.shared}
+    Hub(broker, options.db, **how, keep_days=options.keep_days).run(stop)
     return 0
 
 
 def _devices(options: argparse.Namespace) -> int:
-    with closing(HubStore.open_for_reading(options.db)) as store:
+    with closing(_open(options)) as store:
         devices = store.devices()
     if options.json:
         print_json([asdict(device) for device in devices])
         return 0
-    table = Table("device", "state", "agent", "boot", "last heard", "rejected messages")
+    table = Table(
+        "device", "state", "agent", "boot", "last heard", "rejected messages", "alarms", "events", "last event"
+    )
     for d in devices:
         status = {key: str(d.status.get(key, "-")) for key in ("state", "agent", "boot")}
-        table.add_row(*cells(d.name, *status.values(), wire.iso_time(d.last_us), d.rejected))
+        last = " ".join(str(d.last_event[key]) for key in ("event", "state", "stream") if key in d.last_event)
+        counts = (d.rejected, d.alarms, d.events)
+        table.add_row(*cells(d.name, *status.values(), wire.iso_time(d.last_us), *counts, last or "-"))
     console().print(table)
     return 0
 
 
 def _results(options: argparse.Namespace) -> int:
-    with closing(HubStore.open_for_reading(options.db)) as store:
-        streams = dict.fromkeys(line.stream for line in store.ledger(options.device))
-        chosen = [options.stream] if options.stream else list(streams)
-        rows = [{"stream": s, **row} for s in chosen for row in store.results(options.device, s, options.limit)]
+    with closing(_open(options)) as store:
+        chosen = [options.stream] if options.stream else store.streams(options.device)
+        rows = [
+            {"stream": s, **row}
+            for s in chosen
+            for row in store.results(options.device, s, options.limit, since_us=options.since, until_us=options.until)
+        ]
     if options.json:
         for row in rows:
-            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.write(_line(row) + "\n")
         return 0
     fused = any("quality" in row for row in rows)
     table = Table("stream", "seq", "captured", "label", "score", *(("quality", "missing") if fused else ()))
@@ -123,29 +175,75 @@ def _results(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    with closing(HubStore.open_for_reading(options.db)) as store:
+    with closing(_open(options)) as store:
         lines = store.ledger(options.device)
-    problems = [line for line in lines if line.problem]
+    failed = any(line.is_open for line in lines)
     if options.json:
-        print_json([{**asdict(line), "problem": line.problem} for line in lines])
-        return 1 if problems else 0
-    table = Table("device", "boot", "stream", "stored", "missing", "upto", "came again", "problem")
+        print_json([{**asdict(line), "problem": line.problem, "open": line.is_open} for line in lines])
+        return 1 if failed else 0
+    table = Table("device", "boot", "stream", "stored", "expired", "missing", "upto", "ahead", "came again", "problem")
     for n in lines:
-        counts = (n.stored, n.missing, n.upto, n.duplicates)
-        table.add_row(*cells(n.device, n.boot, n.stream, *counts, n.problem or "-"))
+        counts = (n.stored, n.expired, n.missing, n.upto, n.ahead, n.duplicates)
+        note = f"accepted {wire.iso_time(n.accepted_us)}: " if n.problem and not n.is_open else ""
+        table.add_row(*cells(n.device, n.boot, n.stream, *counts, note + (n.problem or "-")))
     console().print(table)
-    return 1 if problems else 0
+    return 1 if failed else 0
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from agent.hub.store import HubStore
+
+    with closing(_open(options)) as store:
+        lines = [line for line in store.ledger(options.device) if line.boot == options.boot and line.is_open]
+    lines = [line for line in lines if options.stream in (None, line.stream)]
+    if not lines:
+        raise CommandError(
+            f"device {options.device}, boot {options.boot}: nothing to accept; axond hub ledger says what is wrong"
+        )
+    with closing(HubStore.open(options.db)) as store:
+        store.accept(lines)
+    for line in lines:
+        sys.stdout.write(f"accepted: device {line.device}, boot {line.boot}, stream {line.stream}: {line.problem}\n")
+    return 0
+
+
+def _events(options: argparse.Namespace) -> int:
+    with closing(_open(options)) as store:
+        events = store.events(options.device, options.limit)
+    if options.json:
+        print_json([asdict(event) for event in events])
+        return 0
+    table = Table("device", "number", "received", "event")
+    for one in events:
+        what = ", ".join(f"{key} {value}" for key, value in one.event.items())
+        table.add_row(*cells(one.device, one.number, wire.iso_time(one.received_us), what))
+    console().print(table)
+    return 0
+
+
+def _line(row: Mapping[str, wire.Value]) -> str:
+    """One result as JSON, which knows neither NaN nor infinities: they become null."""
+    try:
+        return json.dumps(row, allow_nan=False)
+    except ValueError:
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        return json.dumps(finite)
 
 
 COMMAND = Command(
     "hub",
     "store what devices send, and look at it",
-    """The hub stores results idempotently in SQLite and tells each device how far it got.
+    """The hub stores each result once, in a SQLite file or in PostgreSQL, and tells each device how far it got.
+Several hubs may share one database: start each with --shared. libpq's own places for a password (~/.pgpass,
+a service file) keep it out of the command line.
 
-  axond hub run --host broker.example --db hub.db
+  axond hub run --host broker.example --db hub.db --keep-days 365
+  axond hub run --host broker.example --db postgresql://hub@db.example/axond --shared
   axond hub devices --db hub.db
   axond hub results --db hub.db --device node-7
   axond hub ledger --db hub.db        exit code 1 if the books do not agree
+  axond hub accept --db hub.db --device node-7 --boot 9f3c0a12     a person knows; the exit code is 0 again
+  axond hub events --db hub.db
 """,
     _configure,
     _run,

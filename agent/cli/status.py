@@ -46,6 +46,8 @@ def _print(out: Console, facts: dict[str, Any]) -> None:
     )
     line = "none configured: results stay in the outbox" if uplink is None else uplink_line(uplink)
     out.print(f"uplink  {line}", markup=False)
+    for name, mirror in facts["mirrors"].items():
+        out.print(f"mirror  {name}: {mirror_line(mirror)}", markup=False)
     old = 0
     for key, counts in facts["ledger"].items():
         if key.startswith(facts["boot"]) or counts["pending"] or not counts["balanced"]:
@@ -102,8 +104,17 @@ def _number(quality: float | None) -> str:
 def uplink_line(uplink: dict[str, Any]) -> str:
     """Connected or not, and what is wrong."""
     if uplink["connected"]:
-        return "connected" + (f", but {uplink['error']}" if uplink["error"] else "")
+        old = "" if uplink["mqtt"] == "5" else f" with MQTT {uplink['mqtt']}"
+        return f"connected to {uplink['broker']}{old}" + (f", but {uplink['error']}" if uplink["error"] else "")
     return f"not connected: {uplink['error'] or 'not yet'}"
+
+
+def mirror_line(mirror: dict[str, Any]) -> str:
+    """Connected or not, what it sent and what it had to drop."""
+    numbers = [f"{mirror[key]} {key}" for key in ("sent", "dropped", "skipped", "waiting")]
+    state = "connected" if mirror["connected"] else "not connected" if mirror["error"] else "not connected yet"
+    trouble = f": {mirror['error']}" if mirror["error"] else ""
+    return f"{state}{trouble}; {', '.join(numbers)}"
 
 
 def ledger_line(counts: dict[str, Any]) -> str:

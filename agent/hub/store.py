@@ -1,286 +1,270 @@
-"""The hub's SQLite file: batches, gaps, watermarks, duplicates and what devices say about themselves.
+"""The hub's writing side: a group of messages becomes one transaction, in which each result is stored exactly once.
 
-A batch is stored as it came, compressed. Its key is ``(device, boot, stream, seq0)``; a stream's watermark moves in the
-same transaction, so each result is stored exactly once however often it was sent.
+The accounts of all streams that a group touches are read and locked first, the group is merged into them in memory, and
+everything is written set by set. Hubs that share a database wait for each other's accounts, in the order of names.
 """
 
 import json
-import math
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from agent.wire import Batch, Value, decode, wall_us
+from sqlalchemy import Connection, Row, Update, bindparam, delete, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InternalError, SQLAlchemyError
+from typing_extensions import Self
 
-SCHEMA_VERSION = 1
-Stream: TypeAlias = tuple[str, str, str]
-"""Device, boot, stream."""
+from agent.errors import ConfigError
+from agent.hub import events, schema
+from agent.hub.alarms import Report, judge
+from agent.hub.books import Account, Alarm, Mark, Stream, StreamLedger, Told, to_text
+from agent.hub.database import Target, connect, label
+from agent.hub.ranges import Coverage, ScatteredError
+from agent.hub.reader import HubReader
+from agent.wire import Batch, wall_us
 
-_SCHEMA = f"""
-CREATE TABLE streams (device TEXT NOT NULL, boot TEXT NOT NULL, stream TEXT NOT NULL, upto INTEGER NOT NULL,
-    stored INTEGER NOT NULL, missing INTEGER NOT NULL, duplicates INTEGER NOT NULL, first_us INTEGER NOT NULL,
-    last_us INTEGER NOT NULL, PRIMARY KEY (device, boot, stream)) WITHOUT ROWID;
-CREATE TABLE batches (id INTEGER PRIMARY KEY, device TEXT NOT NULL, boot TEXT NOT NULL, stream TEXT NOT NULL,
-    seq0 INTEGER NOT NULL, seq1 INTEGER NOT NULL, received_us INTEGER NOT NULL, payload BLOB NOT NULL,
-    UNIQUE (device, boot, stream, seq0));
-CREATE TABLE gaps (device TEXT NOT NULL, boot TEXT NOT NULL, stream TEXT NOT NULL, seq0 INTEGER NOT NULL,
-    seq1 INTEGER NOT NULL, cause TEXT NOT NULL, received_us INTEGER NOT NULL,
-    PRIMARY KEY (device, boot, stream, seq0)) WITHOUT ROWID;
-CREATE TABLE documents (device TEXT NOT NULL, kind TEXT NOT NULL, boot TEXT NOT NULL, body TEXT NOT NULL,
-    received_us INTEGER NOT NULL, PRIMARY KEY (device, kind)) WITHOUT ROWID;
-CREATE TABLE rejected (device TEXT NOT NULL, kind TEXT NOT NULL, messages INTEGER NOT NULL, last_us INTEGER NOT NULL,
-    PRIMARY KEY (device, kind)) WITHOUT ROWID;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
+TOO_SCATTERED = "batch too far from the rest"
+"""How a batch that would make too many ranges is counted; it is not answered, so it comes again."""
+READ_STREAMS = 200
+"""Accounts that are read at once: databases bound the parameters of a statement."""
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What the hub knows of a device. ``status``, ``info`` and ``metrics`` are the last documents, or empty."""
+@dataclass(slots=True)
+class Arrivals:
+    """What a group of messages brought, in the order of arrival."""
 
-    name: str
-    status: dict[str, Any]
-    info: dict[str, Any]
-    metrics: dict[str, Any]
-    last_us: int
-    rejected: int
-    """Messages that were no valid batch or document."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLedger:
-    """The account of one device, boot and stream: ``stored + missing`` must be ``upto``, the watermark."""
-
-    device: str
-    boot: str
-    stream: str
-    upto: int
-    stored: int
-    """Counted from the batches themselves."""
-    missing: int
-    """Closed by gap records: evicted by the device, or delivered to somebody else before."""
-    duplicates: int
-    """Results that came again; a measure of the wire, not of the store."""
-    reported: dict[str, int] | None
-    """The device's own ledger, if its last metrics are of this boot."""
-
-    @property
-    def problem(self) -> str | None:
-        """One sentence if the books do not agree, else None."""
-        if self.stored + self.missing != self.upto:
-            return f"stored {self.stored} + missing {self.missing} is not the watermark {self.upto}"
-        if self.reported is None:
-            return None
-        told = self.reported
-        accounted = sum(told.get(name, 0) for name in ("delivered", "pending", "evicted", "refused"))
-        if told.get("produced") != accounted:
-            return f"the device produced {told.get('produced')} and accounts for {accounted}"
-        if told.get("delivered", 0) > self.stored:
-            return f"the device delivered {told['delivered']}, stored are {self.stored}"
-        return None
+    batches: list[tuple[str, Batch, bytes]] = field(default_factory=list)
+    """Device, batch or gap record, and its payload as it came."""
+    documents: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Device and kind -> boot and JSON text; the last one counts."""
+    told: dict[Stream, Told] = field(default_factory=dict)
+    """Ledgers out of metrics."""
+    reports: dict[str, Report] = field(default_factory=dict)
+    """Of each device whose metrics came."""
+    events: dict[str, list[str]] = field(default_factory=dict)
+    """Device -> JSON texts."""
+    rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Device (empty if even that is unknown) and what was wrong -> messages."""
+    asked: set[Stream] = field(default_factory=set)
+    """Streams whose mark is wanted although nothing of them was stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a batch: the watermark to answer with, and whether something before the batch is lacking."""
+@dataclass(slots=True)
+class Outcome:
+    """What became of a group, once it is stored."""
 
-    upto: int
-    lacking: bool
+    marks: dict[Stream, Mark] = field(default_factory=dict)
+    """Of every stream that a batch was taken for."""
+    asked: dict[Stream, Mark] = field(default_factory=dict)
+    """Of the streams that were asked for; 0 for one that nothing is known of."""
+    scattered: set[tuple[str, str]] = field(default_factory=set)
+    """Device and ``TOO_SCATTERED``, where a batch was not taken."""
+    first_rejected: set[tuple[str, str]] = field(default_factory=set)
+    """Those of ``Arrivals.rejected`` and ``scattered`` that had never happened before."""
+    alarms: list[Alarm] = field(default_factory=list)
+    """Accounts whose state changed."""
 
 
-class HubStore:
-    """One connection, used by one thread. ``sqlite3.OperationalError`` means busy or full: try again."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+class HubStore(HubReader):
+    """Writes, too. ``AWAY`` errors mean busy, full or away: nothing was stored, try again."""
 
     @classmethod
-    def open(cls, path: Path) -> "HubStore":
-        """Opens or makes the file for writing."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+    def open(cls, target: Target) -> Self:
+        """Opens or makes the store. ``ConfigError`` if it can never be one; ``AWAY`` and ``OSError`` as they come."""
+        engine = connect(target, read_only=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            _check_version(connection, path, may_create=True)
-        except sqlite3.Error:
-            connection.close()
+            with engine.begin() as connection:
+                schema.prepare(connection)
+        except schema.ForeignSchemaError as error:
+            engine.dispose()
+            raise ConfigError(f"hub store {label(target)}: {error}") from error
+        except SQLAlchemyError:
+            engine.dispose()
             raise
-        return cls(connection)
+        return cls(engine)
 
-    @classmethod
-    def open_for_reading(cls, path: Path) -> "HubStore":
-        """Opens an existing file beside a running hub. ``FileNotFoundError`` if there is none."""
-        if not path.exists():
-            raise FileNotFoundError(f"no hub store {path}: has a hub run with this path?")
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    def store(self, arrivals: Arrivals) -> Outcome:
+        """Stores a group in one transaction, durable when this returns; whatever comes again is counted, not stored."""
         try:
-            _check_version(connection, path, may_create=False)
-        except (sqlite3.Error, FileNotFoundError):
-            connection.close()
+            with self._engine.begin() as connection:
+                return _Transaction(connection).store(arrivals)
+        except InternalError:
+            # A server that became read-only at a fail-over keeps its connections: the next one may find another.
+            self._engine.dispose()
             raise
-        return cls(connection)
 
-    def close(self) -> None:
-        self._db.close()
+    def expire(self, before_us: int, limit: int) -> int:
+        """Removes up to ``limit`` batches received before then and notes it in their accounts; returns how many."""
+        with self._engine.begin() as connection:
+            batches, streams = schema.batches.c, schema.streams.c
+            old = select(batches.id, batches.device, batches.boot, batches.stream, batches.seq0, batches.seq1)
+            old = old.where(batches.received_us < before_us).order_by(batches.received_us).limit(limit)
+            rows = connection.execute(old.with_for_update(skip_locked=True)).all()
+            if not rows:
+                return 0
+            connection.execute(delete(schema.batches).where(batches.id.in_([row.id for row in rows])))
+            gone: Counter[Stream] = Counter()
+            for row in rows:
+                gone[row.device, row.boot, row.stream] += row.seq1 - row.seq0 + 1
+            statement = _of_one_stream(update(schema.streams)).values(expired=streams.expired + bindparam("new"))
+            connection.execute(statement, [{**_named(key), "new": gone[key]} for key in sorted(gone)])
+        return len(rows)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; durable when left."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+    def accept(self, lines: Iterable[StreamLedger]) -> None:
+        """Notes that a person knows what is wrong with these accounts: it fails nothing unless it becomes more."""
+        with self._engine.begin() as connection:
+            put = insert_for(connection)(schema.accepted)
+            new = {name: put.excluded[name] for name in ("sentence", "results", "accepted_us")}
+            put = put.on_conflict_do_update(index_elements=["device", "boot", "stream"], set_=new)
+            for line in lines:
+                if line.difference is not None:
+                    key = _columns((line.device, line.boot, line.stream))
+                    what = {"sentence": line.difference.sentence, "results": line.difference.results}
+                    connection.execute(put, {**key, **what, "accepted_us": wall_us()})
 
-    def add_batch(self, device: str, batch: Batch, payload: bytes) -> Verdict:
-        """Stores a batch or gap record once and moves the watermark; what lies behind the watermark is a duplicate."""
-        key = (device, batch.boot, batch.stream)
-        now_us = wall_us()
-        row = self._db.execute("SELECT upto FROM streams WHERE device = ? AND boot = ? AND stream = ?", key).fetchone()
-        if row is None:
-            self._db.execute("INSERT INTO streams VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?)", (*key, now_us, now_us))
-        upto = 0 if row is None else int(row[0])
-        if batch.seq0 > upto + 1:
-            return Verdict(upto, True)
-        first, again = max(batch.seq0, upto + 1), 0
-        if not batch.cause:
-            again = min(upto, batch.seq1) - batch.seq0 + 1
-        stored = missing = 0
-        if batch.seq1 > upto:
-            if batch.cause:
-                missing = batch.seq1 - upto
-                self._db.execute(
-                    "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (*key, first, batch.seq1, batch.cause, now_us),
-                )
-            else:
-                stored = batch.seq1 - upto
-                self._db.execute(
-                    "INSERT INTO batches (device, boot, stream, seq0, seq1, received_us, payload) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (*key, first, batch.seq1, now_us, payload),
-                )
-        upto = max(upto, batch.seq1)
-        self._db.execute(
-            "UPDATE streams SET upto = ?, stored = stored + ?, missing = missing + ?, duplicates = duplicates + ?, "
-            "last_us = ? WHERE device = ? AND boot = ? AND stream = ?",
-            (upto, stored, missing, max(0, again), now_us, *key),
-        )
-        return Verdict(upto, False)
 
-    def upto(self, device: str, boot: str, stream: str) -> int:
-        """The watermark; 0 if nothing is known."""
-        key = (device, boot, stream)
-        row = self._db.execute("SELECT upto FROM streams WHERE device = ? AND boot = ? AND stream = ?", key).fetchone()
-        return 0 if row is None else int(row[0])
+class _Transaction:
+    """One group, on a connection with an open transaction."""
 
-    def put_document(self, device: str, kind: str, boot: str, body: str) -> None:
-        """Keeps the last status, info or metrics of a device."""
-        self._db.execute("REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", (device, kind, boot, body, wall_us()))
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._insert = insert_for(connection)
+        self._now_us = wall_us()
 
-    def count_rejected(self, device: str, kind: str) -> bool:
-        """Counts a message that could not be used; ``device`` is empty if even that is unknown. True for the first."""
-        (messages,) = self._db.execute(
-            "INSERT INTO rejected VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE "
-            "SET messages = messages + 1, last_us = excluded.last_us RETURNING messages",
-            (device, kind, wall_us()),
-        ).fetchone()
-        return int(messages) == 1
+    def store(self, arrivals: Arrivals) -> Outcome:
+        outcome = Outcome()
+        touched = {(device, batch.boot, batch.stream) for device, batch, _ in arrivals.batches} | set(arrivals.told)
+        accounts = self._accounts(touched, arrivals.asked)
+        rejected = Counter(arrivals.rejected)
+        self._add_batches(arrivals.batches, accounts, rejected, outcome)
+        for key, told in arrivals.told.items():
+            accounts[key].hear(told)
+        self._put_accounts({key: accounts[key] for key in sorted(touched)})
+        self._put_documents(arrivals.documents)
+        for device in sorted(arrivals.events):
+            events.keep(self._connection, self._insert, device, arrivals.events[device], self._now_us)
+        self._count_rejected(rejected, outcome)
+        for device in sorted(arrivals.reports):
+            outcome.alarms += judge(self._connection, self._insert, device, arrivals.reports[device], self._now_us)
+        outcome.marks = {key: accounts[key].mark() for key in outcome.marks}
+        outcome.asked = {key: accounts.get(key, Account()).mark() for key in arrivals.asked}
+        return outcome
 
-    def devices(self) -> list[Device]:
-        """Every device that was ever heard of, by name."""
-        documents: dict[str, dict[str, dict[str, Any]]] = {}
-        last_us: dict[str, int] = {}
-        for name, kind, body, received_us in self._db.execute("SELECT device, kind, body, received_us FROM documents"):
-            documents.setdefault(name, {})[kind] = json.loads(body)
-            last_us[name] = max(received_us, last_us.get(name, 0))
-        for name, received_us in self._db.execute("SELECT device, max(last_us) FROM streams GROUP BY device"):
-            last_us[name] = max(received_us, last_us.get(name, 0))
-        rejected = dict(self._db.execute("SELECT device, sum(messages) FROM rejected GROUP BY device").fetchall())
-        names = sorted({*last_us, *(name for name in rejected if name)})
-        return [
-            Device(
-                name,
-                status=documents.get(name, {}).get("status", {}),
-                info=documents.get(name, {}).get("info", {}),
-                metrics=documents.get(name, {}).get("metrics", {}),
-                last_us=last_us.get(name, 0),
-                rejected=rejected.get(name, 0),
-            )
-            for name in names
+    def _accounts(self, touched: set[Stream], asked: set[Stream]) -> dict[Stream, Account]:
+        """The accounts of all these streams, locked; those of ``touched`` are made if they are new."""
+        found = self._read(touched | asked)
+        fresh = sorted(touched - found.keys())
+        if fresh:
+            new = self._insert(schema.streams).on_conflict_do_nothing()
+            times = {"first_us": self._now_us, "last_us": self._now_us}
+            self._connection.execute(new, [{**_columns(key), **times} for key in fresh])
+            found |= self._read(fresh)  # another hub may have made and filled it meanwhile
+        return found
+
+    def _read(self, keys: Iterable[Stream]) -> dict[Stream, Account]:
+        wanted, streams = sorted(keys), schema.streams.c
+        key = (streams.device, streams.boot, streams.stream)
+        found = {}
+        for begin in range(0, len(wanted), READ_STREAMS):
+            some = tuple_(*key).in_(wanted[begin : begin + READ_STREAMS])
+            rows = self._connection.execute(select(schema.streams).where(some).order_by(*key).with_for_update())
+            found.update({(row.device, row.boot, row.stream): _account(row) for row in rows})
+        return found
+
+    def _add_batches(
+        self,
+        batches: list[tuple[str, Batch, bytes]],
+        accounts: Mapping[Stream, Account],
+        rejected: Counter[tuple[str, str]],
+        outcome: Outcome,
+    ) -> None:
+        results: list[dict[str, object]] = []
+        gaps: list[dict[str, object]] = []
+        for device, batch, payload in batches:
+            key = (device, batch.boot, batch.stream)
+            try:
+                parts = accounts[key].add(batch)
+            except ScatteredError:
+                rejected[device, TOO_SCATTERED] += 1
+                outcome.scattered.add((device, TOO_SCATTERED))
+                continue
+            outcome.marks[key] = Mark(0)
+            for seq0, seq1 in parts:
+                row = {**_columns(key), "seq0": seq0, "seq1": seq1, "received_us": self._now_us}
+                if batch.cause:
+                    gaps.append({**row, "cause": batch.cause})
+                else:
+                    results.append({**row, "payload": payload})
+        # The accounts alone keep results apart. Should they be wrong, the ledger says so, and the hub goes on.
+        for table, rows in ((schema.batches, results), (schema.gaps, gaps)):
+            if rows:
+                self._connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
+
+    def _put_accounts(self, accounts: Mapping[Stream, Account]) -> None:
+        if not accounts:
+            return
+        values = [
+            {
+                **_named(key),
+                "upto": account.coverage.upto,
+                "ahead": to_text(account.coverage.ahead) if account.coverage.ahead else "",
+                "stored": account.stored,
+                "missing": account.missing,
+                "duplicates": account.duplicates,
+                "expected": account.expected,
+                "told": to_text(account.told) if account.told else "",
+                "last_us": self._now_us,
+            }
+            for key, account in accounts.items()
         ]
+        self._connection.execute(_of_one_stream(update(schema.streams)), values)
 
-    def results(self, device: str, stream: str, limit: int = 100, *, boot: str | None = None) -> list[dict[str, Value]]:
-        """The newest ``limit`` results of a stream, oldest first: ``boot``, ``seq``, ``t_us`` and the columns."""
-        cursor = self._db.execute(
-            "SELECT boot, seq0, payload FROM batches WHERE device = ?1 AND stream = ?2 AND (?3 IS NULL OR boot = ?3) "
-            "ORDER BY id DESC",
-            (device, stream, boot),
-        )
-        newest: list[dict[str, Value]] = []
-        for row_boot, seq0, payload in cursor:
-            batch = decode(payload)
-            rows = [{"boot": row_boot, **row} for row in batch.rows[seq0 - batch.seq0 :]]
-            newest += reversed(rows)
-            if len(newest) >= limit:
-                break
-        return newest[:limit][::-1]
-
-    def ledger(self, device: str | None = None) -> list[StreamLedger]:
-        """The account of every device, boot and stream, counted anew from what is stored."""
-        reported = {
-            (name, boot): json.loads(body)
-            for name, boot, body in self._db.execute("SELECT device, boot, body FROM documents WHERE kind = 'metrics'")
-        }
-        cursor = self._db.execute(
-            "SELECT device, boot, stream, upto, duplicates, "
-            "(SELECT ifnull(sum(seq1 - seq0 + 1), 0) FROM batches b "
-            " WHERE b.device = s.device AND b.boot = s.boot AND b.stream = s.stream), "
-            "(SELECT ifnull(sum(seq1 - seq0 + 1), 0) FROM gaps g "
-            " WHERE g.device = s.device AND g.boot = s.boot AND g.stream = s.stream) "
-            "FROM streams s WHERE ?1 IS NULL OR device = ?1 ORDER BY device, first_us, stream",
-            (device,),
-        )
-        return [
-            StreamLedger(
-                name, boot, stream, upto, stored, missing, duplicates, _told(reported.get((name, boot), {}), stream)
-            )
-            for name, boot, stream, upto, duplicates, stored, missing in cursor
+    def _put_documents(self, documents: Mapping[tuple[str, str], tuple[str, str]]) -> None:
+        if not documents:
+            return
+        put = self._insert(schema.documents)
+        new = {name: put.excluded[name] for name in ("boot", "body", "received_us")}
+        rows = [
+            {"device": device, "kind": kind, "boot": boot, "body": body, "received_us": self._now_us}
+            for (device, kind), (boot, body) in sorted(documents.items())
         ]
+        self._connection.execute(put.on_conflict_do_update(index_elements=["device", "kind"], set_=new), rows)
 
-    def gaps(self, device: str) -> list[tuple[str, str, int, int, str]]:
-        """Boot, stream, first and last number and cause of everything a device gave up."""
-        return self._db.execute(
-            "SELECT boot, stream, seq0, seq1, cause FROM gaps WHERE device = ? ORDER BY received_us, seq0", (device,)
-        ).fetchall()
-
-    def rejected(self) -> dict[tuple[str, str], int]:
-        """Device and what was wrong -> number of messages."""
-        rows = self._db.execute("SELECT device, kind, messages FROM rejected").fetchall()
-        return {(device, kind): messages for device, kind, messages in rows}
-
-
-def _check_version(connection: sqlite3.Connection, path: Path, *, may_create: bool) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0 and may_create:
-        connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
-    elif version == 0:
-        raise FileNotFoundError(f"no hub store {path} yet: it is just being made, or empty")
-    elif version != SCHEMA_VERSION:
-        raise sqlite3.DatabaseError(f"{path} is no hub store of format {SCHEMA_VERSION}: it says {version}")
+    def _count_rejected(self, rejected: Counter[tuple[str, str]], outcome: Outcome) -> None:
+        put, known = self._insert(schema.rejected), schema.rejected.c
+        more = {"messages": known.messages + put.excluded.messages, "last_us": put.excluded.last_us}
+        put = put.on_conflict_do_update(index_elements=["device", "kind"], set_=more).returning(known.messages)
+        for (device, kind), messages in sorted(rejected.items()):
+            row = {"device": device, "kind": kind, "messages": messages, "last_us": self._now_us}
+            if self._connection.execute(put, row).scalar_one() == messages:
+                outcome.first_rejected.add((device, kind))
 
 
-def _told(metrics: dict[str, Any], stream: str) -> dict[str, int] | None:
-    prefix = f"ledger_{stream}_"
-    told = {
-        name[len(prefix) :]: int(number)
-        for name, number in metrics.items()
-        if name.startswith(prefix) and isinstance(number, int | float) and math.isfinite(number)
-    }
-    return told or None
+def insert_for(connection: Connection) -> Any:
+    """What makes an INSERT with ON CONFLICT for this kind of database."""
+    return sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+
+
+def _account(row: Row[Any]) -> Account:
+    ahead = [(first, last) for first, last in json.loads(row.ahead or "[]")]
+    told = json.loads(row.told) if row.told else None
+    return Account(Coverage(row.upto, ahead), row.stored, row.missing, row.duplicates, row.expected, told)
+
+
+def _columns(key: Stream) -> dict[str, object]:
+    return {"device": key[0], "boot": key[1], "stream": key[2]}
+
+
+def _named(key: Stream) -> dict[str, object]:
+    return {"of_device": key[0], "of_boot": key[1], "of_stream": key[2]}
+
+
+def _of_one_stream(statement: Update) -> Update:
+    """For many streams, each with the values of ``_named``."""
+    streams = schema.streams.c
+    return statement.where(
+        streams.device == bindparam("of_device"),
+        streams.boot == bindparam("of_boot"),
+        streams.stream == bindparam("of_stream"),
+    )

@@ -41,10 +41,10 @@ class Peer:
         self._link.start(self._events, Birth((self.topics.ack("+"),)), None)
         assert isinstance(self._events.get(timeout=20), Connected)
 
-    def send(self, topic: str, payload: bytes, **properties: str) -> None:
+    def send(self, topic: str, payload: bytes, *, retain: bool = False, **properties: str) -> None:
         """Returns when the broker has it."""
         self._seq += 1
-        self._link.send(self._seq, Message(topic, payload, properties=properties))
+        self._link.send(self._seq, Message(topic, payload, retain=retain, properties=properties))
         eventually(lambda: self.poll() == self._seq, "broker's answer")
 
     def send_batch(self, payload: bytes, stream: str = "kw") -> None:
@@ -135,18 +135,24 @@ def test_the_watermark_is_retained(start_hub: Callable[[], Running], peer: Calla
     peer("d1").answered(upto=1, retained=True)
 
 
-def test_a_gap_is_a_nack_and_nothing_is_stored(
+def test_what_comes_out_of_order_is_stored_and_said(
     start_hub: Callable[[], Running], peer: Callable[..., Peer], read: Read
 ) -> None:
     start_hub()
     device = peer()
     device.send_batch(batch(1))
-    device.send_batch(batch(3))
-    assert device.answered(nack=True) == {"boot": "b1", "upto": 1, "nack": True, "retained": False}
-    device.send_batch(batch(2))
-    device.send_batch(batch(3))
-    device.answered(upto=3)
-    assert read(lambda store: store.ledger()[0].stored) == 3
+    device.send_batch(batch(3, 2))
+    assert device.answered(have=[[3, 4]]) == {"boot": "b1", "upto": 1, "have": [[3, 4]], "retained": False}
+    device.send_batch(batch(7))
+    device.answered(upto=1, have=[[3, 4], [7, 7]])
+    (account,) = read(lambda store: store.ledger())
+    assert (account.upto, account.stored, account.ahead, account.problem) == (1, 4, 3, None)
+    device.send_batch(batch(2, 5))
+    assert "have" not in device.answered(upto=7)
+    (account,) = read(lambda store: store.ledger())
+    assert (account.stored, account.ahead, account.duplicates, account.problem) == (7, 0, 2, None)
+    assert [row["seq"] for row in read(lambda store: store.results("d1", "kw"))] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["n"] for row in read(lambda store: store.results("d1", "kw", 3))] == [5, 6, 7]
 
 
 def test_a_gap_record_closes_a_gap_knowingly(
@@ -161,16 +167,6 @@ def test_a_gap_record_closes_a_gap_knowingly(
     (account,) = read(lambda store: store.ledger())
     assert (account.stored, account.missing, account.problem) == (2, 43, None)
     assert read(lambda store: store.gaps("d1")) == [("b1", "kw", 1, 40, "quota"), ("b1", "kw", 43, 45, "quota")]
-
-
-def test_a_batch_that_overlaps_is_stored_from_the_watermark_on(tmp_path: Path) -> None:
-    with closing(HubStore.open(tmp_path / "hub.db")) as store:
-        with store.transaction():
-            for payload in (batch(1, 3), batch(2, 4), batch(1, 2)):
-                store.add_batch("d1", wire.decode(payload), payload)
-        assert [row["seq"] for row in store.results("d1", "kw")] == [1, 2, 3, 4, 5]
-        (account,) = store.ledger()
-        assert (account.upto, account.stored, account.duplicates, account.problem) == (5, 5, 4, None)
 
 
 def test_boots_and_streams_and_devices_are_apart(
@@ -256,6 +252,18 @@ def test_what_devices_say_is_kept_and_their_books_are_compared(
     assert read(lambda store: store.ledger()[0].problem) == "the device delivered 4, stored are 3"
 
 
+def test_metrics_that_do_not_tell_their_boot_are_of_the_one_in_the_status(
+    start_hub: Callable[[], Running], peer: Callable[..., Peer], read: Read
+) -> None:
+    start_hub()
+    device = peer()
+    device.send_batch(batch(1, 3))
+    device.answered(upto=3)
+    device.send(device.topics.status, b'{"state":"online","boot":"b1"}')
+    device.send(device.topics.metrics, b'{"ledger_kw_produced":3,"ledger_kw_delivered":3}')
+    eventually(lambda: read(lambda store: store.ledger())[0].reported == {"produced": 3, "delivered": 3}, "books")
+
+
 def test_messages_wait_for_a_hub_that_is_away(
     start_hub: Callable[[], Running], peer: Callable[..., Peer], read: Read
 ) -> None:
@@ -320,20 +328,3 @@ def test_a_store_that_cannot_be_opened_is_a_sentence(broker: Mosquitto, running:
     assert isinstance(error, ConfigError) and "hub.db" in str(error)
     with pytest.raises(FileNotFoundError, match="has a hub run"):
         HubStore.open_for_reading(tmp_path / "none.db")
-
-
-def test_a_group_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
-    class PowerCutError(Exception):
-        pass
-
-    path = tmp_path / "hub.db"
-    with closing(HubStore.open(path)) as store:
-        with pytest.raises(PowerCutError), store.transaction():
-            store.add_batch("d1", wire.decode(batch(1)), batch(1))
-            raise PowerCutError
-        assert store.ledger() == []
-        with store.transaction():
-            store.add_batch("d1", wire.decode(batch(1)), batch(1))
-    with closing(HubStore.open_for_reading(path)) as store:
-        assert store.upto("d1", "b1", "kw") == 1
-        assert store.upto("d1", "b1", "other") == 0
