@@ -25,6 +25,8 @@ from agent.mqtt_broker import CONNECT_S, Broker, unreachable
 CONNACK_S = 10.0
 STOP_S = 1.5
 MAX_IN_FLIGHT = 1000
+MAX_PACKET_BYTES = 2 << 20
+"""The largest message that a broker may send us: twice the largest batch."""
 MAX_INCOMING = 10_000
 """Incoming messages that wait to be looked at; more than that are dropped and counted."""
 
@@ -73,6 +75,7 @@ class Connection:
         self._events = events
         self._birth = birth
         self._persistent_s = persistent_s
+        self._manual_ack = manual_ack
         # A will is only delayed while the session lives, hence more than the delay of the will.
         self._session_s = persistent_s or (60 if death is not None and death.delay_s else 0)
         self._lock = Lock()
@@ -172,6 +175,7 @@ class Connection:
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has no types here
                 properties.SessionExpiryInterval = self._session_s
                 properties.ReceiveMaximum = MAX_IN_FLIGHT
+                properties.MaximumPacketSize = MAX_PACKET_BYTES
                 self.client.connect(*at, clean_start=not self._persistent_s, properties=properties)
             else:
                 self.client.connect(*at)
@@ -274,7 +278,8 @@ class Connection:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        if self._events.qsize() >= MAX_INCOMING:
+        # What waits for our acknowledgement is bounded by the window; dropped, it would hold its place there for ever.
+        if self._events.qsize() >= MAX_INCOMING and not (self._manual_ack and message.qos):
             self.dropped += 1
             return
         pairs = getattr(message.properties, "UserProperty", ())

@@ -82,7 +82,7 @@ class Hub:
         self._connection = Outage(log, "hub is connected again")
         self._storage = Outage(log, "hub stores again")
         self._refused = Outage(log, "the broker takes the hub's answers again")
-        self._backoff = Backoff(0.5, 5.0)
+        self._backoff = Backoff(0.5, 1.5)
         self._storage_backoff = Backoff(0.1, 5.0)
         self.connected = Flag()
         """Set while subscribed."""
