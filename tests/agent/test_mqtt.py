@@ -25,9 +25,13 @@ def connect() -> Iterator[Make]:
     with ExitStack() as stack:
 
         def start(
-            broker: Broker, name: str = "d1", birth: Birth | None = None, death: Death | None = None
+            broker: Broker,
+            name: str = "d1",
+            birth: Birth | None = None,
+            death: Death | None = None,
+            manual_ack: bool = False,
         ) -> tuple[PahoLink, "SimpleQueue[Event]"]:
-            link, events = PahoLink(broker, name), SimpleQueue[Event]()
+            link, events = PahoLink(broker, name, manual_ack=manual_ack), SimpleQueue[Event]()
             stack.callback(link.stop)
             link.start(events, birth or Birth(), death)
             return link, events
@@ -265,6 +269,26 @@ def test_who_is_thrown_out_by_another_with_its_name_is_told(broker: Mosquitto, c
     take(second, Connected)
     answer = first.get(timeout=20)
     assert isinstance(answer, Disconnected) and f"connection to {at(broker)}" in answer.sentence
+
+
+def test_a_message_that_waits_for_our_acknowledgement_is_never_dropped(
+    broker: Mosquitto, connect: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unacknowledged it would keep its place in the broker's window for as long as the connection lasts."""
+    monkeypatch.setattr("agent.mqtt_connection.MAX_INCOMING", 5)
+    link, events = connect(at(broker), birth=Birth(("t/in",)), manual_ack=True)
+    take(events, Connected)
+    other, other_events = connect(at(broker), "d2")
+    take(other_events, Connected)
+    for seq in range(1, 21):
+        other.send(seq, Message("t/in", b"loose", qos=0))
+    connection = link._connection
+    assert connection is not None
+    eventually(lambda: connection.dropped == 15, "what nobody takes is dropped and counted")
+    for seq in range(21, 31):
+        other.send(seq, Message("t/in", b"held"))
+    eventually(lambda: events.qsize() == 15, "these wait, however many there are")
+    assert connection.dropped == 15
 
 
 def test_events_are_bounded(broker: Mosquitto, connect: Make, monkeypatch: pytest.MonkeyPatch) -> None:
