@@ -17,6 +17,8 @@ PAGE_BYTES = 4096
 HELD_RANGES = 64
 """More are joined at the end of the list: what is held is then a little more than the truth."""
 BATCH_COLUMNS = "id, boot, stream, seq0, seq1, priority, is_gap, created_us, created_ns, payload"
+BATCH_TYPES = (int, str, str, int, int, int, int, int, int, bytes)
+MAX_ID = 1 << 62
 UPSERT_BATCH = "REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 LEDGER_COLUMNS = "boot, stream, next_seq, produced, delivered, evicted, refused, held, crc"
 UPSERT_LEDGER = (
@@ -142,8 +144,15 @@ def batch_row(record: Record) -> tuple[int | str | bytes, ...]:
 
 
 def batch_record(row: tuple[int, str, str, int, int, int, int, int, int, bytes]) -> Record:
-    """A stored record from its columns."""
+    """A stored record from its columns; ``Damaged`` if one is of another type."""
+    check_types(row, BATCH_TYPES)
     return Record(*row[:6], bool(row[6]), *row[7:])
+
+
+def check_types(row: tuple[object, ...], types: tuple[type, ...]) -> None:
+    """``Damaged`` for a row that SQLite takes and the outbox never wrote: a column has the type that its bytes say."""
+    if tuple(map(type, row)) != types:
+        raise Damaged(f"it holds a row of {', '.join(type(cell).__name__ for cell in row)}")
 
 
 def _checksum(row: tuple[str | int, ...]) -> int:

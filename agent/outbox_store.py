@@ -19,6 +19,7 @@ from agent.outbox_schema import (
     BATCH_COLUMNS,
     HELD_RANGES,
     LEDGER_COLUMNS,
+    MAX_ID,
     PAGE_BYTES,
     UPSERT_BATCH,
     UPSERT_LEDGER,
@@ -26,6 +27,7 @@ from agent.outbox_schema import (
     Damaged,
     batch_record,
     batch_row,
+    check_types,
     ledger_entry,
     ledger_row,
     settle_version,
@@ -84,7 +86,12 @@ class OutboxStore:
         self._marks = Marks()
         connection.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
         self.next_id = 1 + int(connection.execute("SELECT ifnull(max(id), 0) FROM batches").fetchone()[0])
-        self.totals: dict[str, int] = dict(connection.execute("SELECT name, value FROM totals WHERE name != 'format'"))
+        if self.next_id > MAX_ID:
+            raise Damaged(f"it holds a record with the id {self.next_id - 1}")
+        self.totals: dict[str, int] = {}
+        for total in connection.execute("SELECT name, value FROM totals WHERE name != 'format'"):
+            check_types(total, (str, int))
+            self.totals[total[0]] = total[1]
         self._wear = WearMeter()
         self._measure_at_s = 0.0
         self._totals_at_s = time.monotonic() + TOTALS_S
@@ -139,9 +146,9 @@ class OutboxStore:
         entries = dict(map(ledger_entry, self._db.execute(f"SELECT {LEDGER_COLUMNS} FROM ledger")))
         stored: dict[Key, Ranges] = {}
         pending: dict[Key, int] = {}
-        for boot, stream, seq0, seq1, is_gap in self._db.execute(
-            "SELECT boot, stream, seq0, seq1, is_gap FROM batches ORDER BY id"
-        ):
+        for row in self._db.execute("SELECT boot, stream, seq0, seq1, is_gap FROM batches ORDER BY id"):
+            check_types(row, (str, str, int, int, int))
+            boot, stream, seq0, seq1, is_gap = row
             key = (boot, stream)
             stored.setdefault(key, Ranges()).add(seq0, seq1)
             pending[key] = pending.get(key, 0) + (0 if is_gap else seq1 - seq0 + 1)

@@ -7,8 +7,10 @@ import logging
 import os
 import random
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,3 +220,25 @@ def test_flipped_bytes(specimens: dict[str, Specimen], quick_disk: Path, part: i
         assert lost <= 150, "more than a page of results, for one byte"
         shutil.rmtree(path.parent)
     assert certain >= PER_TEST * 0.8, "the ledger is rarely what is hit"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE batches SET seq1 = 'x' WHERE id = 20",
+        "UPDATE batches SET stream = x'6b77' WHERE id = 20",
+        "UPDATE batches SET priority = 1.5 WHERE id = 20",
+        "UPDATE batches SET id = 9223372036854775807 WHERE id = (SELECT max(id) FROM batches)",
+        "UPDATE totals SET value = 'x' WHERE name != 'format'",
+    ],
+)
+def test_a_row_of_other_types_is_damage(specimens: dict[str, Specimen], quick_disk: Path, change: str) -> None:
+    """Bytes that say what type a column has may flip as well, and SQLite takes what it reads."""
+    path = specimens["closed"].copy(quick_disk / "types")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(change).rowcount > 0
+        connection.commit()
+    try:
+        check(specimens["closed"], path)
+    finally:
+        shutil.rmtree(path.parent)
