@@ -25,7 +25,7 @@ test: $(STAMP) ## set up, then all tests
 	    || echo "axond: the packages of the extra 'events' cannot be installed here: tests of event cameras are skipped"
 	@$(BIN)/python -c 'import alsaaudio' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[alsa]' 2>/dev/null \
 	    || echo "axond: pyalsaaudio cannot be built here (needs a C compiler and libasound2-dev): tests of live audio are skipped"
-	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 ))  # most tests wait for a process or a clock
+	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist worksteal  # most tests wait for a process or a clock
 
 check: $(STAMP) ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

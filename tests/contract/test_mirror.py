@@ -145,7 +145,7 @@ def test_a_flood_while_the_peer_hangs_is_bounded_counted_and_no_business_of_the_
     keeper = running(outbox)
     depth, longest_s = flood(rig, outbox, running)
     assert depth.rows == FLOOD
-    assert longest_s < 0.5
+    assert longest_s < 3, "a wait for the peer would be its whole time-out"
     assert all(counts.balanced() for counts in outbox.ledger().values())
     state = rig.mirror.state()
     assert state.dropped + state.skipped > FLOOD / 2
