@@ -7,14 +7,14 @@ from agent.ledger import Entry
 from agent.record import Key, Record
 from agent.wire import MAX_PLAIN_BYTES, MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, encode, plain_bytes
 
-GROUP_S = 0.08
+GROUP_S = 0.1
 """A steady flow is committed this often: flash memory wears by commits."""
 BURST_S = 1.0
-"""What came less often is saved up, a dozen commits at most: a lone result is durable at once."""
+"""What came less often is saved up, ten commits at most: a lone result is durable at once."""
 
 
 class CommitPace:
-    """When the next commit is due: a dozen a second in the long run, at once while some of those are saved up."""
+    """When the next commit is due: ten a second in the long run, at once while some of those are saved up."""
 
     def __init__(self) -> None:
         self._spent_until_s = 0.0
