@@ -17,6 +17,7 @@ from agent.outbox_export import FORMATS, NoParquet, write_csv, write_jsonl, writ
 from agent.outbox_file import claimed, file_bytes
 from agent.outbox_reader import OutboxUnreadable, problems, records, totals, wear
 from agent.outbox_store import audit
+from agent.record import Record
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -88,27 +89,28 @@ def _stats(options: argparse.Namespace, path: Path) -> int:
 
 
 def _ls(options: argparse.Namespace, path: Path) -> int:
-    rows = [
-        {
-            "id": r.id,
-            "boot": r.boot,
-            "stream": r.stream,
-            "seq": [r.seq0, r.seq1],
-            "kind": "gap" if r.is_gap else "results",
-            "created": wire.iso_time(r.created_us),
-            "bytes": len(r.payload),
-        }
-        for r in records(path)
-    ]
+    found = list(records(path))
     if options.json:
-        print_json(rows)
+        print_json([{**_summary(r), "seq": [r.seq0, r.seq1]} for r in found])
         return 0
     table = Table("id", "boot", "stream", "seq", "kind", "created", "bytes")
-    for row in rows:
-        seq = f"{row['seq'][0]}-{row['seq'][1]}"  # type: ignore[index]  # a list of two, made just above
-        table.add_row(*cells(*(seq if key == "seq" else value for key, value in row.items())))
+    for r in found:
+        table.add_row(*cells(*{**_summary(r), "seq": f"{r.seq0}-{r.seq1}"}.values()))
     console().print(table)
     return 0
+
+
+def _summary(record: Record) -> dict[str, object]:
+    """A line of ``ls``; how its numbers are shown is the caller's business."""
+    return {
+        "id": record.id,
+        "boot": record.boot,
+        "stream": record.stream,
+        "seq": None,
+        "kind": "gap" if record.is_gap else "results",
+        "created": wire.iso_time(record.created_us),
+        "bytes": len(record.payload),
+    }
 
 
 def _fsck(options: argparse.Namespace, path: Path) -> int:

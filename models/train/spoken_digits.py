@@ -45,7 +45,7 @@ TONE_POINTS = 5
 EPOCH_ITEMS = 12288
 """An epoch takes this many of all windows, at random."""
 UNSEEN = """\
-On speakers left out of training in turn (480 recordings each; float network, six shorter epochs of the same mix, close
+On speakers left out of training in turn (480 recordings each; float, five or six shorter epochs of the mix, close
 cuts made of spectra): jackson 0.95, lucas 0.90, yweweler 0.87, george 0.84, nicolas 0.75. Expect that of an unknown
 voice."""
 """From the search for this recipe; ``--unseen SPEAKER`` repeats such a measurement."""
