@@ -5,7 +5,6 @@ be the only queue. paho's callbacks run under paho's locks and an exception in o
 post, nothing else. Topic aliases are not used: with a reconnect they end in protocol errors.
 """
 
-import socket
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.link import Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
 from agent.mqtt_broker import CONNECT_S, Broker, unreachable
+from agent.mqtt_client import BufferedSocket, BurstClient
 
 CONNACK_S = 10.0
 STOP_S = 1.5
@@ -93,7 +93,7 @@ class Connection:
         self._connected_s = 0.0
         self._receive_max = 65535
         self._thread = Thread(target=self._connect, name="mqtt-connect", daemon=True)
-        self.client = client = Client(
+        self.client = client = BurstClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if mqtt5 else not persistent_s,
@@ -154,16 +154,13 @@ class Connection:
     def _leave(self) -> None:
         self._thread.join()
         self.client.disconnect()
-        try:
-            self.client.loop_stop()
-        except AttributeError:  # paho's thread ended between paho's look at it and paho's join
-            return
+        self.client.finish()
 
     def _shut(self) -> None:
-        raw = self.client.socket()
-        if isinstance(raw, socket.socket):
+        link = self.client.socket()
+        if isinstance(link, BufferedSocket):
             try:
-                raw.shutdown(socket.SHUT_RDWR)
+                link.shutdown()
             except OSError:  # it went away meanwhile, which is what we want
                 return
 
@@ -181,7 +178,7 @@ class Connection:
                 self.client.connect(*at)
             if self._closed:
                 return
-            self.client.loop_start()
+            self.client.begin()
             if not self._answered.wait(CONNACK_S):
                 self._end(f"{self.broker} accepted the connection but did not answer in {CONNACK_S:.0f} s")
             elif self._refusal is not None:

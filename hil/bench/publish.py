@@ -65,6 +65,8 @@ class Publisher:
                 self.send(message(sent))
                 sent += 1
             self.listen(WAIT_S)
+            while not self._events.empty():  # all that came, as the uplink takes it
+                self.listen(0)
         rate = (sent - self.under_way) / spent_s
         self.settle()
         return rate

@@ -1,0 +1,205 @@
+"""paho's client for many small messages: one system call moves what paho would move in three or more a message.
+
+paho reads each packet in three calls and wakes its thread by a byte through a pipe for each message. Here the socket
+reads ahead and gathers what is written (as paho's own wrapper for WebSockets does), and a thread of our own runs
+paho's ``loop_read``, ``loop_write`` and ``loop_misc`` and is woken only while it sleeps.
+"""
+
+import os
+import select
+import socket
+import ssl
+import time
+from functools import lru_cache
+from threading import Thread
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessageInfo
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+READ_BYTES = 65536
+GATHER_BYTES = 65536
+"""So much is gathered before it is written."""
+
+
+class BufferedSocket:
+    """A connected socket that reads ahead and gathers what is sent until ``flush``. It is non-blocking, as paho's."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        self._raw = raw
+        self._read = b""
+        self._at = 0
+        self._unsent = bytearray()
+
+    def recv(self, size: int) -> bytes:
+        """Raises as the socket does, once all that was read ahead is taken."""
+        if self._at == len(self._read):
+            self._read, self._at = self._raw.recv(max(size, READ_BYTES)), 0
+        part = self._read[self._at : self._at + size]
+        self._at += len(part)
+        return part
+
+    def pending(self) -> int:
+        """Bytes that were read ahead: a poll of the socket does not tell of them."""
+        waiting = self._raw.pending() if isinstance(self._raw, ssl.SSLSocket) else 0
+        return len(self._read) - self._at + waiting
+
+    def send(self, data: bytes | bytearray) -> int:
+        """Takes all of it, or raises BlockingIOError while as much as is gathered cannot be written."""
+        if len(self._unsent) >= GATHER_BYTES:
+            self.flush()
+            if len(self._unsent) >= GATHER_BYTES:
+                raise BlockingIOError
+        self._unsent += data
+        return len(data)
+
+    @property
+    def unsent(self) -> int:
+        return len(self._unsent)
+
+    def flush(self) -> None:
+        """Writes what the network takes now."""
+        while self._unsent:
+            try:
+                sent = self._raw.send(self._unsent)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError:  # the connection is gone, which the next read tells
+                self._unsent.clear()
+                return
+            del self._unsent[:sent]
+
+    def close(self) -> None:
+        self.flush()  # a goodbye is gathered just before
+        self._raw.close()
+
+    def setblocking(self, flag: bool) -> None:
+        self._raw.setblocking(flag)
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def shutdown(self) -> None:
+        """Ends the connection at once, from any thread. Raises OSError if it has ended."""
+        self._raw.shutdown(socket.SHUT_RDWR)
+
+
+class BurstClient(Client):
+    """One connection of paho's, served by a thread of its own from ``begin`` until it ends."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._asleep = False
+        self._server = Thread(target=self._serve, name="mqtt", daemon=True)
+        self.on_socket_register_write = _later
+
+    def begin(self) -> None:
+        """Serves the connection, which exists."""
+        self._server.start()
+
+    def finish(self) -> None:
+        """Waits for the end of the connection; nothing may be called afterwards."""
+        if self._server.ident is not None:
+            self._server.join()
+        os.close(self._bell)
+
+    def publish(self, *arguments: Any, **options: Any) -> MQTTMessageInfo:
+        info = super().publish(*arguments, **options)
+        self._wake()
+        return info
+
+    def subscribe(self, *arguments: Any, **options: Any) -> tuple[MQTTErrorCode, int | None]:
+        answer = super().subscribe(*arguments, **options)
+        self._wake()
+        return answer
+
+    def ack(self, mid: int, qos: int) -> MQTTErrorCode:
+        answer = super().ack(mid, qos)
+        self._wake()
+        return answer
+
+    def disconnect(self, *arguments: Any, **options: Any) -> MQTTErrorCode:
+        answer = super().disconnect(*arguments, **options)
+        self._wake()
+        return answer
+
+    def want_write(self) -> bool:
+        link = self.socket()
+        return super().want_write() or (isinstance(link, BufferedSocket) and link.unsent > 0)
+
+    def loop_write(self) -> MQTTErrorCode:
+        answer = super().loop_write()
+        link = self.socket()
+        if isinstance(link, BufferedSocket):
+            link.flush()
+        return answer
+
+    def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
+        """Most acknowledgements say the same; paho makes a table of all reasons for each."""
+        packet, mqtt5 = bytes(self._in_packet["packet"]), self._protocol == MQTTProtocolVersion.MQTTv5
+        if cmd != "PUBACK" or not mqtt5 or not (len(packet) in (2, 3) or packet[3:] == b"\0"):
+            return super()._handle_pubackcomp(cmd)
+        answer = _puback(packet[2] if len(packet) > 2 else 0)
+        if answer is None:
+            return super()._handle_pubackcomp(cmd)
+        mid = int.from_bytes(packet[:2], "big")
+        with self._out_message_mutex:
+            return self._do_on_publish(mid, *answer) if mid in self._out_messages else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _create_socket(self) -> Any:
+        return BufferedSocket(super()._create_socket())  # type: ignore[arg-type]  # no WebSocket is asked for
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            os.eventfd_write(self._bell, 1)
+
+    def _serves(self, link: BufferedSocket) -> bool:
+        return self.socket() is link
+
+    def _serve(self) -> None:
+        link = self.socket()
+        if not isinstance(link, BufferedSocket):
+            return
+        fd, poll, blocked = link.fileno(), select.poll(), False
+        look_s = max(0.5, self.keepalive / 8)
+        due_s = time.monotonic() + look_s
+        poll.register(self._bell, select.POLLIN)
+        while self._serves(link):
+            # Asleep from here on, and only then a look at what there is to write: a message that comes now rings.
+            self._asleep = True
+            if self.want_write() and not blocked:
+                self._asleep = False
+                self.loop_write()
+                blocked = self.want_write()
+                continue
+            poll.register(fd, select.POLLIN | select.POLLOUT if blocked else select.POLLIN)
+            events = dict(poll.poll(0 if link.pending() else 1000 * look_s))
+            self._asleep = False
+            if self._bell in events:
+                os.eventfd_read(self._bell)
+            if events.get(fd, 0) & ~select.POLLOUT or link.pending():
+                self.loop_read()
+            blocked = blocked and not events.get(fd, 0) & select.POLLOUT
+            if time.monotonic() >= due_s:
+                due_s = time.monotonic() + look_s
+                self.loop_misc()
+
+
+@lru_cache(256)
+def _puback(code: int) -> tuple[ReasonCode, Properties] | None:
+    """A reason and no properties; None if there is no such reason."""
+    reason = ReasonCode(PacketTypes.PUBACK)
+    try:
+        reason.unpack(bytes([code]))
+    except (KeyError, ValueError):
+        return None
+    return reason, Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]  # paho has no types here
+
+
+def _later(*_: Any) -> None:
+    """Keeps paho from writing on the thread that publishes: ours is woken instead."""
