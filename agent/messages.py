@@ -59,6 +59,19 @@ def ledger_event(topics: Topics, boot: str, stream: str, counts: Counts) -> Mess
     return Message(topics.event, to_json({**document, **asdict(counts)}), content_type=CONTENT_TYPE)
 
 
+def clock_message(topics: Topics, epochs: Mapping[str, Any]) -> Message:
+    """What the device knows of the wall clock in each of its epochs: see ``agent.clock_epochs``."""
+    return Message(topics.clock, to_json(epochs), retain=True, content_type=CONTENT_TYPE)
+
+
+def clock_event(topics: Topics, boot: str, steps: int, by_ms: float, source: str) -> Message:
+    """The clock has leapt, by ``by_ms`` the last time; ``steps`` counts since the start."""
+    document = {"event": "clock", "state": "leapt", "ts": iso_time(wall_us()), "boot": boot}
+    return Message(
+        topics.event, to_json({**document, "steps": steps, "by_ms": by_ms, "source": source}), content_type=CONTENT_TYPE
+    )
+
+
 def ledger_numbers(stream: str, counts: Counts) -> dict[str, float]:
     """The ledger as flat numbers: ``ledger_STREAM_produced`` and so on."""
     return {

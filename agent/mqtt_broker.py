@@ -5,6 +5,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import untimely
+
 CONNECT_S = 5.0
 
 
@@ -41,7 +43,8 @@ def default_port(ca_file: Path | None) -> int:
 def unreachable(broker: Broker, error: OSError | ValueError | RuntimeError) -> str:
     """Why there is no connection, in one sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{broker} shows a certificate that is not trusted: {error.verify_message}; check ca_file and host"
+        wrong = untimely(error) or f"is not trusted: {error.verify_message}; check ca_file and host"
+        return f"{broker} shows a certificate that {wrong}"
     if isinstance(error, ssl.SSLError):
         return f"{broker}: no TLS connection: {error.reason or error}; check port, ca_file, cert_file and key_file"
     if isinstance(error, socket.gaierror):

@@ -30,6 +30,8 @@ class BufferedSocket:
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
+        # What is sent is gathered already; Nagle's algorithm would hold a batch back for 40 ms behind a small answer.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._read = b""
         self._at = 0
         self._unsent = bytearray()

@@ -185,7 +185,8 @@ class Connection:
                 self._end(self._refusal)
             elif not self._closed:
                 self._subscribe()
-                self._publish_birth()
+                if not self._over:  # a device that cannot be answered does not say that it is there
+                    self._publish_birth()
                 with self._lock:
                     if not self._over:
                         self._connected_s = time.monotonic()

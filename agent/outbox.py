@@ -6,7 +6,6 @@ Rows are numbered when they are committed, so a refused row leaves no hole: it i
 import logging
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -15,11 +14,13 @@ from pathlib import Path
 from threading import Condition, Event, Lock
 
 from agent.ledger import Counts
+from agent.log import DAMAGED, event
 from agent.outbox_books import Books
 from agent.outbox_disk import DiskTrouble, RoomTrouble
 from agent.outbox_evict import AgeWatch, Eviction, plan
 from agent.outbox_file import claimed, file_bytes
 from agent.outbox_group import NOTHING, Batcher, CommitPace, Group, Queued, Taken, now
+from agent.outbox_intake import Intake
 from agent.outbox_leases import Leases
 from agent.outbox_salvage import Salvager
 from agent.outbox_schema import passes
@@ -29,7 +30,6 @@ from agent.wire import Clock, Row, SystemClock, encode_gap
 
 log = logging.getLogger(__name__)
 
-GROUP_ROWS = 64
 FLUSH_S = 2.0
 _TICK_S = 0.2
 
@@ -58,19 +58,17 @@ class Outbox:
         self._lock = Lock()
         self._work = Condition(self._lock)
         self._change = Condition(self._lock)
-        self._queue: list[Queued] = []
-        self._busy: list[Queued] = []
-        self._alarm = False
         self._flushing = False
         self._held: Group | None = None
         self._leases = Leases()
         self._books = Books(boot)
+        self._intake = Intake(self._lock, self._work, self._books, self._limits.max_queued_rows)
         self._loaded = False
         self._damage: str | None = None
         self._totals: dict[str, int] = {}
         self._next_id = 1
         self._on_ready: Callable[[], None] | None = None
-        self._pace = CommitPace()
+        self._pace = CommitPace(self._limits.commit_interval_s)
         self._batcher = Batcher(self._limits.group_bytes)
         self._disk = DiskTrouble(path)
         self._room = RoomTrouble()
@@ -84,12 +82,15 @@ class Outbox:
     @property
     def trouble(self) -> str | None:
         """One sentence while the file cannot be written, else None."""
-        return self._disk.sentence
+        damage = self._damage
+        return self._disk.sentence or (damage and f"outbox {self._path} is being rebuilt, it is damaged: {damage}")
 
     @property
     def unwritten(self) -> int:
         """Results that wait in memory to be committed; after ``run`` has returned they are lost."""
-        return len(self._queue) + len(self._busy)
+        with self._lock:
+            self._intake.admit()
+            return len(self._intake)
 
     def put(self, stream: str, payload: Row, *, priority: Priority = Priority.RESULT) -> None:
         """Takes a result; never waits for the disk, never raises. Nobody writes to ``payload`` afterwards.
@@ -97,15 +98,7 @@ class Outbox:
         ``t_ns`` in it is the capture time (CLOCK_MONOTONIC). Beyond the bound, or under a name that no topic can carry,
         the row is counted as refused.
         """
-        row = Queued(stream, payload, int(priority), self._clock.monotonic_ns())
-        with self._lock:
-            full = len(self._queue) + len(self._busy) >= self._limits.max_queued_rows
-            if not self._books.admit(stream, full):
-                return
-            self._queue.append(row)
-            self._alarm = self._alarm or priority >= Priority.ALARM
-            if priority >= Priority.ALARM or len(self._queue) in (1, GROUP_ROWS):
-                self._work.notify()
+        self._intake.put(Queued(stream, payload, int(priority), self._clock.monotonic_ns()))
 
     def lease(self, limit: int, timeout: float, *, backlog: int | None = None) -> list[Record]:
         """Up to ``limit`` records that nobody holds; waits for one up to ``timeout`` seconds.
@@ -163,12 +156,13 @@ class Outbox:
     def wait_drained(self, timeout: float) -> bool:
         """Waits until nothing is queued or stored; False if that took longer than ``timeout`` seconds."""
         with self._lock:
-            return self._change.wait_for(lambda: not (self._queue or self._busy or self._books.batches), timeout)
+            return self._change.wait_for(lambda: not (len(self._intake) or self._books.batches), timeout)
 
     def depth(self) -> Depth:
         size_bytes = file_bytes(self._path)
         with self._lock:
-            waiting = self._busy or self._queue
+            self._intake.admit()
+            waiting = self._intake.busy or self._intake.queue
             oldest = self._leases.oldest or (waiting[0] if waiting else None)
             age_s = 0.0 if oldest is None else self._books.age_s(oldest, self._clock)
             return self._books.depth(size_bytes, age_s, self._totals)
@@ -176,6 +170,7 @@ class Outbox:
     def ledger(self) -> dict[Key, Counts]:
         """A copy of the counts of every boot and stream that the file knows."""
         with self._lock:
+            self._intake.admit()
             return self._books.copy()
 
     def run(self, stop: Event, beat: Callable[[], None]) -> None:
@@ -250,8 +245,9 @@ class Outbox:
         entries, batches = store.entries(), store.batch_count()
         with self._lock:
             if self._held is not None and self._books.are_behind(entries):
-                self._busy = []  # the commit that seemed to fail did not
-            self._books.load(entries, batches, self._requeue())
+                self._intake.busy = []  # the commit that seemed to fail did not
+            self._books.load(entries, batches, self._intake.requeue())
+            self._held = None
             self._leases = Leases()
             self._totals = dict(store.totals)
             store.next_id = self._next_id = max(self._next_id, store.next_id)
@@ -262,29 +258,28 @@ class Outbox:
         """Saves what can be saved. Once the file was loaded, memory knows exactly what must be in it."""
         with self._lock:
             records = [*(self._held.replaced if self._held else ()), *self._leases.all()]
-            waiting = self._requeue()
+            waiting, self._held = self._intake.requeue(), None
             known = self._books.written(waiting) if self._loaded else None
-        log.error("outbox %s is damaged: %s", self._path, damage)
+        log.error("outbox %s is damaged: %s", self._path, damage, extra=event(DAMAGED))
         salvager = Salvager(self._path, known, self._totals, self._next_id, lambda: now(self._clock), beat)
         done = salvager.run(records, self._limits.max_bytes)
         log.error("outbox %s is rebuilt: %s", self._path, done.sentence)
         with self._lock:
             if known is None:
-                self._books.renumber(self._requeue())
+                self._books.renumber(self._intake.requeue())
             self._books.evicted += sum(done.lost.values())
             self._leases = Leases()
-
-    def _requeue(self) -> Counter[str]:
-        """What is not committed waits again; how much that is of each stream."""
-        self._queue = self._busy + self._queue
-        self._busy, self._held = [], None
-        return Counter(row.stream for row in self._queue)
 
     def _step(self, store: OutboxStore) -> None:
         """Waits a little for work and does it."""
         with self._lock:
+            self._intake.admit()
             if not self._wants_refill() and (due_s := self._due_s()) > 0:
-                self._work.wait(min(due_s, _TICK_S))
+                soon_s = self._pace.due_s(time.monotonic())
+                steady = 0 < soon_s < _TICK_S
+                self._intake.patient = steady or bool(self._intake.queue)
+                self._work.wait(min(due_s, soon_s if steady else _TICK_S))
+                self._intake.admit()
             refill = self._wants_refill()
             taken = self._take() if self._due_s() <= 0 and self._held is None else None
             due = taken is not None or (self._held is not None and self._due_s() <= 0)
@@ -292,7 +287,7 @@ class Outbox:
             self._held, left = self._batcher.build(taken, self.boot, store.next_id, self._clock)
             store.next_id += len(self._held.records)
             with self._lock:
-                self._busy, self._queue = self._held.rows, left + self._queue
+                self._intake.busy, self._intake.queue = self._held.rows, left + self._intake.queue
         if due and self._held is not None:
             self._write(store, self._held)
         if refill and self._held is None:
@@ -305,16 +300,15 @@ class Outbox:
             return self._disk.retry_at_s - now_s
         if self._flushing or self._age.is_due(now_s):
             return 0.0
-        if self._queue:
-            hurry = self._alarm or len(self._queue) >= GROUP_ROWS
-            return 0.0 if hurry else self._pace.due_s(now_s)
+        if self._intake.queue:
+            return 0.0 if self._intake.hurries() else self._pace.due_s(now_s)
         return min(self._leases.settle_due_s(now_s), _TICK_S)
 
     def _take(self) -> Taken:
-        self._busy, self._queue, self._alarm = self._queue, [], False
+        rows = self._intake.take()
         settled, self._leases.settled = self._leases.settled, []
         given_up, self._leases.given_up = self._leases.given_up, []
-        return Taken(self._busy, settled, given_up, self._books.take(row.stream for row in self._busy))
+        return Taken(rows, settled, given_up, self._books.take(row.stream for row in rows))
 
     def _write(self, store: OutboxStore, group: Group) -> None:
         gone = Eviction()
@@ -354,7 +348,7 @@ class Outbox:
             self._totals = dict(store.totals)
             self._leases.added(group.records)
             if group is not NOTHING:
-                self._busy, self._held = [], None
+                self._intake.busy, self._held = [], None
             self._change.notify_all()
         return gone
 
@@ -383,7 +377,7 @@ class Outbox:
         self._disk.hurry()
         leases = self._leases
         while time.monotonic() < end_s:
-            if not (self._queue or self._held or leases.settled or leases.given_up or self._books.touched):
+            if not (len(self._intake) or self._held or leases.settled or leases.given_up or self._books.touched):
                 return
             beat()
             self._step(store)

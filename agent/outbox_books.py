@@ -9,7 +9,7 @@ from agent.outbox_evict import Eviction
 from agent.outbox_group import Queued, now
 from agent.record import Depth, Key, Record
 from agent.topics import is_name
-from agent.wire import Clock
+from agent.wire import Clock, WireError, decode
 
 
 class Books:
@@ -21,6 +21,8 @@ class Books:
         """The counts include what waits; ``held`` and ``next_seq`` are of what is committed."""
         self.touched: set[Key] = set()
         """Accounts that changed since they were taken for a commit."""
+        self._since_ns: int | None = None
+        self._asked: tuple[int, tuple[str, bool]] = (0, ("", False))
         self.batches = 0
         self.evicted = 0
         self.refused = 0
@@ -113,13 +115,34 @@ class Books:
         return Depth(rows, self.batches, size_bytes, oldest_age_s, self.evicted, self.refused, *lifetime)
 
     def age_s(self, oldest: Record | Queued, clock: Clock) -> float:
-        """By CLOCK_MONOTONIC what is of this boot; by the wall clock, for want of a better one, what is older."""
+        """By CLOCK_MONOTONIC what is of its epoch; by the wall clock what is older, if it was known then and is now.
+
+        Of the rest nobody knows more than that it is older than this process.
+        """
         now_us, now_ns = now(clock)
         if isinstance(oldest, Queued):
             return (now_ns - oldest.put_ns) / 1e9
         if oldest.boot == self.boot:
             return (now_ns - oldest.created_ns) / 1e9
-        return max(0.0, (now_us - oldest.created_us) / 1e6)
+        if self._since_ns is None:
+            self._since_ns = now_ns
+        epoch, was_known = self._made_in(oldest)
+        if epoch and epoch == clock.epoch():
+            return max(0.0, (now_ns - oldest.created_ns) / 1e9)
+        if was_known and clock.uncertainty_ms() is not None:
+            return max(0.0, (now_us - oldest.created_us) / 1e6)
+        return (now_ns - self._since_ns) / 1e9
+
+    def _made_in(self, record: Record) -> tuple[str, bool]:
+        """The epoch of a record, and whether the wall clock was known then; the last answer is kept."""
+        if self._asked[0] != record.id:
+            try:
+                batch = decode(record.payload)
+            except WireError:  # who reads the file finds out
+                batch = None
+            made_in = ("", False) if batch is None else (batch.epoch, batch.uncertainty_ms is not None)
+            self._asked = record.id, made_in
+        return self._asked[1]
 
     def copy(self) -> dict[Key, Counts]:
         return {key: replace(entry.counts) for key, entry in self.entries.items()}

@@ -47,11 +47,12 @@ class Eviction:
 
 @dataclass(frozen=True, slots=True)
 class AgeLimit:
-    """What is older goes. Of this boot CLOCK_MONOTONIC tells; of earlier ones the wall clock, and only if it was known
-    to be right when the batch was made and is known to be right now (else ``oldest_us`` is None): a clock that leaps
-    must not erase anything."""
+    """What is older goes. Of this boot, and of others in the same epoch, CLOCK_MONOTONIC tells; of earlier ones the
+    wall clock, and only if it was known to be right when the batch was made and has long been known to be right now
+    (else ``oldest_us`` is None): a clock that leaps must not erase anything."""
 
     boot: str
+    epoch: str
     oldest_ns: int
     oldest_us: int | None
 
@@ -71,8 +72,9 @@ class AgeWatch:
         """Gives up what is too old by both clocks of a device that has booted as ``boot``."""
         max_age_us = round((self._max_age_s or 0.0) * 1e6)
         now_ns = clock.monotonic_ns()
-        now_us = now_ns // 1000 + clock.offset_us() if clock.uncertainty_ms() is not None else None
-        limit = AgeLimit(boot, now_ns - max_age_us * 1000, None if now_us is None else now_us - max_age_us)
+        now_us = now_ns // 1000 + clock.offset_us() if clock.is_settled() else None
+        oldest_us = None if now_us is None else now_us - max_age_us
+        limit = AgeLimit(boot, clock.epoch(), now_ns - max_age_us * 1000, oldest_us)
         self._after_id = evictor.expire(limit, self._after_id)
         self._at_s = time.monotonic() + (0.0 if self._after_id else AGE_CHECK_S)
 
@@ -158,12 +160,18 @@ class Evictor:
         """None: nobody can tell how old it is."""
         if record.boot == limit.boot:
             return record.created_ns < limit.oldest_ns
-        if record.is_gap or limit.oldest_us is None:
+        if record.is_gap:
             return None
-        if record.created_us >= limit.oldest_us:
-            return False
+        old_by_wall = limit.oldest_us is not None and record.created_us < limit.oldest_us
+        if not old_by_wall and record.created_ns >= limit.oldest_ns:
+            return None if limit.oldest_us is None else False
         (payload,) = self._db.execute("SELECT payload FROM batches WHERE id = ?", (record.id,)).fetchone()
-        return True if _decoded(record, payload).uncertainty_ms is not None else None
+        batch = _decoded(record, payload)
+        if batch.epoch and batch.epoch == limit.epoch:
+            return record.created_ns < limit.oldest_ns
+        if limit.oldest_us is None or not old_by_wall:
+            return None if limit.oldest_us is None else False
+        return True if batch.uncertainty_ms is not None else None
 
     def _thin(self, priority: int, excess_bytes: Callable[[], int]) -> None:
         marks = self._marks

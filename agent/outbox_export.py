@@ -1,4 +1,4 @@
-"""Writes pending results as JSON lines, CSV or Parquet."""
+"""Writes pending results as JSON lines, CSV or Parquet, with the times that they should have as far as is known now."""
 
 import csv
 import json
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, TypeAlias
 
+from agent.clock import read_table
+from agent.clock_epochs import restamp
 from agent.outbox_reader import records
 from agent.record import Record
 from agent.wire import Value, decode
@@ -14,7 +16,7 @@ Format: TypeAlias = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 
 _GROUP_ROWS = 10_000
-_FIXED = ("boot", "stream", "seq", "t_us")
+_FIXED = ("boot", "stream", "seq", "t_us", "t_unc_ms")
 
 
 class NoParquet(Exception):
@@ -23,7 +25,7 @@ class NoParquet(Exception):
 
 def write_jsonl(path: Path, out: TextIO) -> None:
     """One JSON object per result."""
-    for row in _rows(records(path)):
+    for row in _rows(records(path), path):
         out.write(json.dumps(row) + "\n")
 
 
@@ -32,7 +34,7 @@ def write_csv(path: Path, out: TextIO) -> None:
     last_id, kinds = _columns(path)
     writer = csv.DictWriter(out, [*_FIXED, *kinds], restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(_up_to(path, last_id)))
+    writer.writerows(_rows(_up_to(path, last_id), path))
 
 
 def write_parquet(path: Path, out: BinaryIO) -> None:
@@ -44,10 +46,10 @@ def write_parquet(path: Path, out: BinaryIO) -> None:
         raise NoParquet("Parquet needs pyarrow: pip install 'axond[parquet]', or export csv") from None
     last_id, kinds = _columns(path)
     types: dict[type, Any] = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
-    fields: dict[str, type] = {"boot": str, "stream": str, "seq": int, "t_us": int, **kinds}
+    fields: dict[str, type] = {"boot": str, "stream": str, "seq": int, "t_us": int, "t_unc_ms": float, **kinds}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in fields.items()])
     with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
-        for rows in _groups(_rows(_up_to(path, last_id))):
+        for rows in _groups(_rows(_up_to(path, last_id), path)):
             columns = {name: [_as(kind, row.get(name)) for row in rows] for name, kind in fields.items()}
             writer.write_table(pyarrow.table(columns, schema))
 
@@ -57,9 +59,10 @@ def _up_to(path: Path, last_id: int) -> Iterator[Record]:
     return (record for record in records(path) if record.id <= last_id)
 
 
-def _rows(found: Iterable[Record]) -> Iterator[dict[str, Value]]:
+def _rows(found: Iterable[Record], path: Path) -> Iterator[dict[str, Value]]:
+    table = read_table(path.parent)
     for record in found:
-        for row in decode(record.payload).rows:
+        for row in restamp(decode(record.payload), table).stamped_rows:
             yield {"boot": record.boot, "stream": record.stream, **row}
 
 

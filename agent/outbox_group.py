@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.ledger import Entry
 from agent.record import Key, Record
 from agent.wire import MAX_PLAIN_BYTES, MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, encode, plain_bytes
 
-GROUP_S = 0.1
+GROUP_S = 0.08
 """A steady flow is committed this often: flash memory wears by commits."""
 BURST_S = 1.0
-"""What came less often is saved up, ten commits at most: a lone result is durable at once."""
+"""What came less often is saved up, so long at most: a lone result is durable at once."""
 
 
 class CommitPace:
-    """When the next commit is due: ten a second in the long run, at once while some of those are saved up."""
+    """When the next commit is due: one per interval in the long run, at once while some of those are saved up."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval_s: float = GROUP_S) -> None:
+        self._interval_s = interval_s
         self._spent_until_s = 0.0
 
     def due_s(self, now_s: float) -> float:
@@ -25,12 +27,11 @@ class CommitPace:
 
     def committed(self, now_s: float) -> None:
         """One commit is spent."""
-        self._spent_until_s = max(self._spent_until_s, now_s) + GROUP_S
+        self._spent_until_s = max(self._spent_until_s, now_s) + self._interval_s
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """A result on its way to the disk."""
+class Queued(NamedTuple):
+    """A result on its way to the disk. A tuple, because it is made for each result."""
 
     stream: str
     payload: Row

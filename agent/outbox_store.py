@@ -12,7 +12,7 @@ from agent.errors import ConfigError
 from agent.ledger import Counts, Entry
 from agent.outbox_evict import ROW_BYTES, Eviction, Evictor, Marks, Now
 from agent.outbox_file import aside_bytes, file_bytes, take_over
-from agent.outbox_group import Group
+from agent.outbox_group import GROUP_S, Group
 from agent.outbox_pages import header_problem, wal_problem
 from agent.outbox_ranges import Ranges
 from agent.outbox_schema import (
@@ -40,6 +40,8 @@ MIN_QUOTA_BYTES = 1 << 20
 TOTALS_S = 60.0
 """How often the totals are written, with a commit that is made anyway: each would cost a page of its own."""
 
+SURE_S = 1.0
+"""How long a measured distance from the quota holds, less what was written since: others fill the disk as well."""
 _KEPT_LEDGER_ROWS = 256
 _BEAT_STEPS = 100_000
 _EVICTED_AT_ONCE = 48
@@ -57,6 +59,8 @@ class OutboxLimits:
     keep_free_bytes: int = 0
     """With less than that free on the file system, the file does not grow above ``MIN_QUOTA_BYTES`` any more."""
     max_age_s: float | None = None
+    commit_interval_s: float = GROUP_S
+    """Of a steady flow."""
 
     @property
     def group_bytes(self) -> int:
@@ -92,6 +96,8 @@ class OutboxStore:
         for total in connection.execute("SELECT name, value FROM totals WHERE name != 'format'"):
             check_types(total, (str, int))
             self.totals[total[0]] = total[1]
+        self._file_bytes = limits.max_bytes
+        self._excess = 0, -1.0
         self._wear = WearMeter()
         self._measure_at_s = 0.0
         self._totals_at_s = time.monotonic() + TOTALS_S
@@ -182,10 +188,12 @@ class OutboxStore:
         self._hold_quota(group)
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany(UPSERT_BATCH, map(batch_row, group.replaced))
-            deleted = self._db.executemany("DELETE FROM batches WHERE id = ?", ((one,) for one in group.settled))
-            if group.settled and deleted.rowcount != len(group.settled):
-                raise Damaged(f"{deleted.rowcount} of {len(group.settled)} delivered records were in it")
+            if group.replaced:
+                self._db.executemany(UPSERT_BATCH, map(batch_row, group.replaced))
+            if group.settled:
+                deleted = self._db.executemany("DELETE FROM batches WHERE id = ?", ((one,) for one in group.settled))
+                if deleted.rowcount != len(group.settled):
+                    raise Damaged(f"{deleted.rowcount} of {len(group.settled)} delivered records were in it")
             self._db.executemany(UPSERT_LEDGER, (ledger_row(*one) for one in group.ledger.items()))
             marks, eviction = self._marks.copy(), Eviction()
             if evict is not None:
@@ -205,8 +213,14 @@ class OutboxStore:
         return eviction
 
     def excess_bytes(self, records: Iterable[Record]) -> int:
-        """How many bytes too many there will be with these records."""
-        return self._excess_bytes(_cost_bytes(records))
+        """How many bytes too many there will be with these records; far from any bound not less than that."""
+        new_bytes = _cost_bytes(records)
+        at_most_bytes, until_s = self._excess
+        if time.monotonic() >= until_s or at_most_bytes + new_bytes > -self.slack_bytes:
+            at_most_bytes = self._excess_bytes()
+            if not self._db.in_transaction:
+                self._excess = at_most_bytes, time.monotonic() + SURE_S
+        return at_most_bytes + new_bytes
 
     def count(self, name: str, number: int) -> None:
         """Adds to a total that outlives the process."""
@@ -226,7 +240,12 @@ class OutboxStore:
     def _hold_quota(self, group: Group) -> None:
         """Writes nothing while somebody's open transaction keeps the WAL from being written back and used again."""
         needed_bytes = _cost_bytes(group.records) + (self.most_evicted + _ODD_PAGES) * PAGE_BYTES
-        if file_bytes(self._path) + needed_bytes <= self._max_bytes:
+        self._excess = self._excess[0] + needed_bytes, self._excess[1]
+        self._file_bytes += needed_bytes
+        if self._file_bytes <= self._max_bytes:
+            return
+        self._file_bytes = file_bytes(self._path) + needed_bytes
+        if self._file_bytes <= self._max_bytes:
             return
         if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise sqlite3.OperationalError("database is locked: a reader has kept it open since its WAL was small")
@@ -252,7 +271,7 @@ class OutboxStore:
             entry.counts.evicted += rows
             self._db.execute(UPSERT_LEDGER, ledger_row(key, entry))
 
-    def _excess_bytes(self, new_bytes: int) -> int:
+    def _excess_bytes(self) -> int:
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         budget_bytes = self._budget_bytes
@@ -260,7 +279,7 @@ class OutboxStore:
             disk = os.statvfs(self._path.parent)
             if disk.f_bavail * disk.f_frsize < self._keep_free_bytes:
                 budget_bytes = min(budget_bytes, max(pages * PAGE_BYTES, MIN_QUOTA_BYTES))
-        return int(pages - free) * PAGE_BYTES + new_bytes - budget_bytes
+        return int(pages - free) * PAGE_BYTES - budget_bytes
 
 
 def audit(path: Path) -> dict[Key, Counts]:

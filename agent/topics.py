@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 ROOT = "axond/v1"
 ROOT_PATTERN = r"[a-z0-9_-]+(/[a-z0-9_-]+)*"
-DOCUMENTS = ("status", "info", "metrics", "event")
+DOCUMENTS = ("status", "info", "metrics", "event", "clock")
 """What a device publishes besides results."""
 NAME = re.compile(r"[a-z0-9_-]{1,64}\Z")
 """A device id, boot id or stream name; use with ``NAME.match``."""
@@ -38,6 +38,10 @@ class Topics:
     def event(self) -> str:
         return f"{self.root}/{self.device}/up/event"
 
+    @property
+    def clock(self) -> str:
+        return f"{self.root}/{self.device}/up/clock"
+
     def live(self, stream: str) -> str:
         return f"{self.root}/{self.device}/up/live/{stream}"
 
@@ -61,7 +65,7 @@ class UpTopic:
 
     device: str
     kind: str
-    """``res``, ``status``, ``info``, ``metrics`` or ``event``."""
+    """``res``, ``status``, ``info``, ``metrics``, ``event`` or ``clock``."""
     stream: str = ""
     """Set for ``res`` only."""
 

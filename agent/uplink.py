@@ -7,12 +7,12 @@ cannot send watermarks; what the broker then loses is lost.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from typing import Any, Literal
 
+from agent.clock import ClockKeeper
 from agent.link import (
     FIRST_ERROR,
     NO_SUBSCRIBERS,
@@ -35,6 +35,7 @@ from agent.uplink_flight import STALL_FIRST_S, Flight, Stall
 from agent.uplink_holes import Holes
 from agent.uplink_reports import Reports
 from agent.uplink_retry import Retry
+from agent.uplink_state import UplinkState
 from agent.uplink_watermark import Watermark, parse_watermark
 from agent.wire import encode_gap
 
@@ -51,27 +52,6 @@ MAX_EVENTS = 256
 """Events that are looked at before something is sent again."""
 _TICK_S = 0.25
 _WAKE = None
-
-
-@dataclass(frozen=True, slots=True)
-class UplinkState:
-    """A snapshot for displays. ``since_s`` is how long it has been connected or not."""
-
-    connected: bool
-    since_s: float
-    in_flight: int
-    error: str | None
-    sent: int
-    delivered: int
-    """Rows."""
-    rewinds: int
-    """How often all of a stream was sent again, or a silent hub was asked again."""
-    resent: int = 0
-    """Single records that were lost on the way and sent again."""
-    broker: str = ""
-    """Host and port of the broker in use, or of the last one."""
-    mqtt: str = ""
-    """The version of the protocol."""
 
 
 class Uplink:
@@ -95,6 +75,7 @@ class Uplink:
         metrics_interval_s: float = 60.0,
         silent_s: float = SILENT_S,
         stall_first_s: float = STALL_FIRST_S,
+        clock: ClockKeeper | None = None,
     ) -> None:
         """``info`` gives the birth document, ``metrics`` flat numbers; both are called on the uplink's thread."""
         self._outbox = outbox
@@ -109,6 +90,7 @@ class Uplink:
             agent_version=agent_version,
             region=region,
             interval_s=metrics_interval_s,
+            clock=clock,
         )
         self._ack = ack
         self._silent_s = silent_s
@@ -119,6 +101,7 @@ class Uplink:
         self._holes = Holes()
         self._retry = Retry()
         self._connected = False
+        self._connections = 0
         self._broker = ("", "")
         self._changed_s = time.monotonic()
         self._sent = 0
@@ -138,7 +121,7 @@ class Uplink:
         size = len(self._flight) if self._connected else 0
         return UplinkState(
             *(self._connected, since_s, size, error, self._sent, self._delivered, self._rewinds, self._resent),
-            *self._broker,
+            *(*self._broker, self._connections),
         )
 
     def show(self, rows: Sequence[Queued]) -> None:
@@ -177,18 +160,23 @@ class Uplink:
 
     def _serve(self, stop: Flag, beat: Callable[[], None]) -> None:
         """One connection, from the attempt to its end."""
+        look_s = 0.0
         while not stop.is_set():
             beat()
-            for event in self._take():
+            events, was_full = self._take(), self._flight.room <= 0
+            for event in events:
                 if isinstance(event, Disconnected):
                     self._connection.failed(event.sentence)
                     return
                 self._handle(event)
             if not self._connected:
                 continue
+            now_s = time.monotonic()
+            if now_s < look_s and not was_full and all(map(self._is_receipt, events)):
+                continue
+            look_s = now_s + _TICK_S
             if self._is_silent():
                 return
-            now_s = time.monotonic()
             self._ask_if_stalled(now_s)
             self._repeat_lost(now_s)
             self._close_holes(now_s)
@@ -207,6 +195,10 @@ class Uplink:
             return events
         return events
 
+    def _is_receipt(self, event: Event | None) -> bool:
+        """The broker has it: nothing to do while we wait for the hub to have it as well."""
+        return self._ack == "hub" and isinstance(event, Acked) and event.code == SUCCESS
+
     def _close(self, goodbye: bool, beat: Callable[[], None]) -> None:
         if goodbye and self._connected:
             self._say_offline(beat)
@@ -223,6 +215,7 @@ class Uplink:
             self._flight = Flight(receive_max=event.receive_max)
             self._broker = event.broker, event.mqtt
             self._connected = True
+            self._connections += 1
             self._changed_s = time.monotonic()
             self._connection.over()
             self._stall.progress(time.monotonic())

@@ -183,7 +183,16 @@ class Flight:
             if sent.overtaken_s is None:
                 sent.overtaken_s = now_s
                 self._overtaken[sent.record.id] = sent
+        self._suspect(newest, now_s)
         return [sent.record for sent in stored]
+
+    def _suspect(self, newest: int, now_s: float) -> None:
+        """The last records of a stream, or of an ended boot, are overtaken by those of others only: more patience."""
+        for line in self._sent.values():
+            head = next(iter(line.values()))
+            if head.overtaken_s is None and head.order < newest:
+                head.overtaken_s = now_s + STALL_FIRST_S
+                self._overtaken[head.record.id] = head
 
     def lost(self, now_s: float) -> list[Sent]:
         """What was overtaken too long ago, in the order of sending."""

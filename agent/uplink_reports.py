@@ -1,12 +1,22 @@
-"""What the uplink says besides results: birth and death, live values, metrics, and the alarm of the ledger."""
+"""What the uplink says besides results: birth and death, live values, metrics, the clock, the alarm of the ledger."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.clock import ClockKeeper
 from agent.ledger import Counts
 from agent.link import Birth, Death, Message
-from agent.messages import info_message, ledger_event, ledger_numbers, live_message, metrics_message, status_message
+from agent.messages import (
+    clock_event,
+    clock_message,
+    info_message,
+    ledger_event,
+    ledger_numbers,
+    live_message,
+    metrics_message,
+    status_message,
+)
 from agent.outbox import Outbox
 from agent.outbox_group import Queued
 from agent.record import Key
@@ -14,6 +24,11 @@ from agent.topics import Topics
 from agent.uplink_live import Live
 
 log = logging.getLogger(__name__)
+
+CLOCK_S = 3600.0
+"""What is known of the clock is told this often, beside each connection and each change."""
+CLOCK_QUIET_S = 10.0
+"""A clock that leaps and leaps is not told more often."""
 
 
 class Reports:
@@ -29,6 +44,7 @@ class Reports:
         agent_version: str,
         region: str,
         interval_s: float,
+        clock: ClockKeeper | None = None,
     ) -> None:
         """``info`` gives the birth document, ``metrics`` flat numbers, every ``interval_s``."""
         self._outbox = outbox
@@ -38,6 +54,10 @@ class Reports:
         self._agent_version = agent_version
         self._region = region
         self._interval_s = interval_s
+        self._clock = clock
+        self._clock_told = -1
+        self._clock_at_s = 0.0
+        self._steps_told = 0
         self._live = Live()
         self._metrics_at_s = 0.0
         self._unbalanced: set[Key] = set()
@@ -49,6 +69,7 @@ class Reports:
     def begin(self) -> tuple[Birth, Death]:
         """For a new connection: what is published on it at once, and what when it is lost."""
         self._metrics_at_s = 0.0
+        self._clock_told = -1
         self._unbalanced = set()
         birth = Birth((self._topics.ack("+"),), (self.status("online"), info_message(self._topics, self._info())))
         return birth, Death(self.status("lost"))
@@ -61,9 +82,25 @@ class Reports:
         """What is to be said now, while connected."""
         for result in self._live.take(now_s):
             yield live_message(self._topics, result)
+        if self._clock is not None:
+            yield from self._clocks(self._clock, now_s)
         if now_s >= self._metrics_at_s:
             self._metrics_at_s = now_s + self._interval_s
             yield from self._account()
+
+    def _clocks(self, clock: ClockKeeper, now_s: float) -> Iterator[Message]:
+        """What the hub needs to correct stamps, and an event when the clock has leapt."""
+        number, epochs = clock.report()
+        since_s = now_s - self._clock_at_s
+        if (number == self._clock_told or (self._clock_told >= 0 and since_s < CLOCK_QUIET_S)) and since_s < CLOCK_S:
+            return
+        self._clock_told, self._clock_at_s = number, now_s
+        if epochs["epochs"]:
+            yield clock_message(self._topics, epochs)
+        state = clock.state()
+        if state.steps != self._steps_told:
+            self._steps_told = state.steps
+            yield clock_event(self._topics, self._outbox.boot, state.steps, state.last_step_ms, state.source)
 
     def _account(self) -> Iterator[Message]:
         boot = self._outbox.boot

@@ -2,26 +2,30 @@
 
 A batch is JSON in columns, compressed with zstd::
 
-    {"v": 1, "boot": "9f..", "stream": "kw", "seq": [1, 3], "clock": {"unc_ms": 2.1, "mono_us": 17..},
+    {"v": 1, "boot": "9f..", "stream": "kw", "seq": [1, 3], "clock": {"unc_ms": 2.1, "mono_us": 17.., "epoch": "ab.."},
      "t_us": [1700000000000000, 250000, 250000], "cols": {"label": "yes", "score": [0.91, 0.88, 0.97]}}
 
 ``t_us`` holds the first capture time (Unix microseconds) and then differences. ``clock.mono_us`` is wall clock minus
-CLOCK_MONOTONIC when the batch was made: a reader that later learns the right offset of the same boot can correct the
-times. ``unc_ms`` is null while the kernel does not know how wrong its clock is. A column that has one value throughout
-is that value. A gap record has ``"gap": {"cause": ".."}`` in place of the times and columns.
+CLOCK_MONOTONIC when the batch was made: a reader that later learns the right offset in the same ``epoch`` of
+CLOCK_MONOTONIC can correct the times (``agent.clock_epochs``). ``unc_ms`` is null while the kernel does not know how
+wrong its clock is. A column that has one value throughout is that value. A gap record has ``"gap": {"cause": ".."}`` in
+place of the times and columns.
 """
 
-import ctypes
 import json
 import math
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import itemgetter
 from typing import Any, Protocol, TypeAlias
 
 import zstandard
 
+from agent.clock_leap import GRAVE_US, LEAST_US, Leaps
+from agent.kernel_clock import epoch_name, kernel_id, offset_ns, slept_us, uncertainty_ms
 from agent.topics import is_name
 
 Value: TypeAlias = int | float | str | None
@@ -37,7 +41,6 @@ CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "zstd"
 
 _LEVEL = 3
-_STA_UNSYNC = 0x40
 _SECOND_NS = 1_000_000_000
 
 
@@ -57,48 +60,52 @@ class Clock(Protocol):
     def uncertainty_ms(self) -> float | None:
         """How wrong the wall clock may be; None while the kernel does not know."""
 
+    def epoch(self) -> str:
+        """Names the origin of CLOCK_MONOTONIC: where it is the same, the right offset is the same."""
 
-class _Timex(ctypes.Structure):
-    """The head of Linux' ``struct timex``; the tail is room for fields that we do not read."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    )
+    def is_settled(self) -> bool:
+        """Known, and without a leap for so long that what is thrown away by age may go by the wall clock."""
 
 
 class SystemClock:
     """The clocks of this machine. The uncertainty is asked of the kernel at most once a second."""
 
     def __init__(self) -> None:
+        self._kernel: str | None = None
+        self._offset_us: int | None = None
+        self._set_at_s = 0.0
         self._asked_ns = -_SECOND_NS
         self._uncertainty_ms: float | None = None
+        self._leaps = Leaps(GRAVE_US)
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
 
     def offset_us(self) -> int:
-        return (time.time_ns() - time.monotonic_ns()) // 1000
+        offset_us = offset_ns(time.time_ns) // 1000
+        before_us = self._offset_us
+        if before_us is None:
+            self._offset_us = offset_us
+        elif abs(offset_us - before_us) >= LEAST_US:  # what was known of its uncertainty is known no longer
+            self._offset_us, self._asked_ns = offset_us, -_SECOND_NS
+            self._set_at_s = time.time()
+        return offset_us
 
     def uncertainty_ms(self) -> float | None:
         now_ns = time.monotonic_ns()
         if now_ns - self._asked_ns >= _SECOND_NS:
             self._asked_ns = now_ns
-            self._uncertainty_ms = _kernel_uncertainty_ms()
+            self._uncertainty_ms = uncertainty_ms(self._set_at_s)
         return self._uncertainty_ms
 
+    def epoch(self) -> str:
+        if self._kernel is None:
+            self._kernel = kernel_id()
+        return epoch_name(self._kernel, slept_us())
 
-def _kernel_uncertainty_ms() -> float | None:
-    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
-    state = _Timex()
-    if adjtimex is None or adjtimex(ctypes.byref(state)) < 0 or state.status & _STA_UNSYNC:
-        return None
-    return round(int(state.maxerror) / 1000, 1)
+    def is_settled(self) -> bool:
+        self._leaps.look(self.monotonic_ns(), self.offset_us() - slept_us())
+        return self.uncertainty_ms() is not None and self._leaps.is_settled(self.monotonic_ns())
 
 
 def wall_us() -> int:
@@ -115,6 +122,18 @@ def iso_time(unix_us: int) -> str:
     return f"{text}.{unix_us % 1_000_000:06d}Z"
 
 
+class _Zstd(threading.local):
+    """A compressor is expensive to make, and no two threads may use one."""
+
+    def __init__(self) -> None:
+        # With a checksum in the frame: four bytes for the certainty that neither the flash nor anybody else changed it.
+        self.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+
+
+_zstd = _Zstd()
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A decoded batch of one boot and stream, or a gap record (``cause`` set, no rows)."""
@@ -127,6 +146,10 @@ class Batch:
     columns: Mapping[str, Any] | None = None
     uncertainty_ms: float | None = None
     cause: str = ""
+    offset_us: int | None = None
+    """Wall clock minus CLOCK_MONOTONIC, as the times were made with it; None if an older axond did not say."""
+    epoch: str = ""
+    """Of CLOCK_MONOTONIC; empty if nobody knows."""
 
     @property
     def rows(self) -> list[dict[str, Value]]:
@@ -138,6 +161,11 @@ class Batch:
         names = ("seq", "t_us", *columns)
         lines = zip(range(self.seq0, self.seq1 + 1), self.t_us, *columns.values(), strict=False)
         return [dict(zip(names, line, strict=True)) for line in lines]
+
+    @property
+    def stamped_rows(self) -> list[dict[str, Value]]:
+        """``rows`` with ``t_unc_ms`` after ``t_us``: how wrong that may be, None if nobody knows."""
+        return [{"seq": row["seq"], "t_us": row["t_us"], "t_unc_ms": self.uncertainty_ms, **row} for row in self.rows]
 
 
 def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], clock: Clock) -> bytes:
@@ -154,7 +182,7 @@ def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], c
         "boot": boot,
         "stream": stream,
         "seq": (seq0, seq0 + len(rows) - 1),
-        "clock": {"unc_ms": clock.uncertainty_ms(), "mono_us": offset_us},
+        "clock": {"unc_ms": clock.uncertainty_ms(), "mono_us": offset_us, "epoch": clock.epoch()},
         "t_us": [times_us[0], *(b - a for a, b in pairwise(times_us))],
         "cols": _columns([row for _, row in rows]),
     }
@@ -203,10 +231,7 @@ def decode(data: bytes) -> Batch:
     count = seq[1] - seq[0] + 1
     if count > MAX_ROWS:
         raise WireError(f"seq {seq[0]} to {seq[1]} is {count} rows, at most {MAX_ROWS} are allowed")
-    clock = document.get("clock")
-    uncertainty_ms = clock.get("unc_ms") if isinstance(clock, dict) else None
-    if uncertainty_ms is not None and type(uncertainty_ms) not in (int, float):
-        raise WireError("clock.unc_ms must be a number or null")
+    uncertainty_ms, offset_us, epoch = _checked_clock(document.get("clock"))
     return Batch(
         str(boot),
         str(stream),
@@ -215,6 +240,8 @@ def decode(data: bytes) -> Batch:
         _checked_times(document.get("t_us"), count),
         _checked_columns(document.get("cols"), count),
         uncertainty_ms,
+        offset_us=offset_us,
+        epoch=epoch,
     )
 
 
@@ -229,15 +256,10 @@ def _time_ns(row: Row, put_ns: int) -> int:
 
 
 def _columns(rows: list[Row]) -> dict[str, object]:
-    names = list(rows[0])
-    if any(row.keys() != rows[0].keys() for row in rows):
-        names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name != "t_ns"]
     columns: dict[str, object] = {}
-    for name in names:
-        if name == "t_ns":
-            continue
-        values = [row.get(name) for row in rows]
-        kinds = set(map(type, values))
+    for name, raw in zip(names, _values(rows, names), strict=True):
+        values, kinds = raw, set(map(type, raw))
         if kinds == {float}:
             values = _short_floats(values)
         elif not kinds <= {int, str, type(None)}:
@@ -245,6 +267,14 @@ def _columns(rows: list[Row]) -> dict[str, object]:
         uniform = len(kinds) == 1 and values.count(values[0]) == len(values)
         columns[str(name)] = values[0] if uniform else values
     return columns
+
+
+def _values(rows: list[Row], names: list[str]) -> Iterable[list[Value]]:
+    """Column by column; what a row lacks is None."""
+    try:
+        return [list(map(itemgetter(name), rows)) for name in names]
+    except KeyError:
+        return ([row.get(name) for row in rows] for name in names)
 
 
 def _short_floats(values: list[Value]) -> list[Value]:
@@ -271,9 +301,7 @@ def plain(value: object) -> Value:
 
 
 def _pack(document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # With a checksum in the frame: four bytes for the certainty that neither the flash nor anybody else changed it.
-    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(text.encode("utf-8", "replace"))
+    return _zstd.compressor.compress(_json.encode(document).encode("utf-8", "replace"))
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
@@ -301,6 +329,20 @@ def _plain_text(data: bytes) -> bytes:
         return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise WireError(f"batch of {len(data)} bytes is not zstd: {error}") from error
+
+
+def _checked_clock(clock: object) -> tuple[float | None, int | None, str]:
+    """The uncertainty, the offset and the epoch; an older axond did not name epochs."""
+    if not isinstance(clock, dict):
+        return None, None, ""
+    uncertainty_ms, offset_us, epoch = (clock.get(name) for name in ("unc_ms", "mono_us", "epoch"))
+    if uncertainty_ms is not None and type(uncertainty_ms) not in (int, float):
+        raise WireError("clock.unc_ms must be a number or null")
+    if offset_us is not None and not (type(offset_us) is int and -MAX_SEQ <= offset_us <= MAX_SEQ):
+        raise WireError("clock.mono_us must be a whole number of 53 bits or null")
+    if epoch is not None and epoch != "" and not is_name(epoch):
+        raise WireError("clock.epoch must be a name of [a-z0-9_-], 1 to 64 characters")
+    return uncertainty_ms, offset_us, epoch or ""
 
 
 def _checked_times(times: object, count: int) -> tuple[int, ...]:

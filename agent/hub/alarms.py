@@ -72,7 +72,7 @@ def _difference(row: Row[Any], report: Report, now_us: int) -> Difference | None
     here = row.stored + row.missing
     if row.boot == report.boot or here >= row.expected:
         return None
-    if row.until_us != 0 and not (report.idle and row.last_us < now_us - QUIET_US):
+    if row.until_us != 0 and not (report.idle and abs(now_us - row.last_us) > QUIET_US):
         return None
     lacking = row.expected - here
     return Difference(f"the boot has ended and {lacking} of its {row.expected} results never came", lacking)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.clock_epochs import Knowledge, parse_report
 from agent.hub.books import Stream
 from agent.link import Received
 from agent.topics import UpTopic, is_name, parse_up
@@ -28,6 +29,8 @@ class Parsed:
     batch: Batch | None = None
     """Its numbers without its results: they are stored as they came, and a group of them fits into memory."""
     document: dict[str, Any] | None = None
+    clocks: dict[str, Knowledge] | None = None
+    """What a document says of epochs, if it is of the kind that does."""
     kind: str = ""
     """What is counted; of few different values, whatever devices send."""
     reason: str = ""
@@ -60,7 +63,9 @@ def parse(root: str, message: Received) -> Parsed:
     try:
         if topic.kind != "res":
             limit_bytes = MAX_EVENT_BYTES if topic.kind == "event" else MAX_DOCUMENT_BYTES
-            return Parsed(message, topic, document=_document(message.payload, limit_bytes))
+            document = _document(message.payload, limit_bytes)
+            clocks = parse_report(document) if topic.kind == "clock" else None
+            return Parsed(message, topic, document=document, clocks=clocks)
         batch = decode(message.payload)
         if batch.stream != topic.stream:
             raise WireError(f"batch is of stream {batch.stream}, not of its topic's")

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Engine, Row, and_, func, literal, select
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import Self
 
+from agent.clock_epochs import Table, restamp
 from agent.errors import ConfigError
-from agent.hub import schema
+from agent.hub import clocks, schema
 from agent.hub.books import Device, DeviceEvent, Difference, Stream, StreamLedger
 from agent.hub.database import Target, connect, label
 from agent.hub.ranges import Range
@@ -36,13 +37,14 @@ class HubReader:
         try:
             with engine.begin() as connection:
                 version = schema.version_of(connection)
+                ready = version == schema.VERSION and schema.is_complete(connection)
         except schema.ForeignSchemaError as error:
             engine.dispose()
             raise ConfigError(f"hub store {label(target)}: {error}") from error
         except SQLAlchemyError:
             engine.dispose()
             raise
-        if version != schema.VERSION:
+        if not ready:
             engine.dispose()
             what = (
                 "is just being made, or empty" if version == 0 else "is of an older axond until a hub has run with it"
@@ -102,8 +104,10 @@ class HubReader:
         since_us: int | None = None,
         until_us: int | None = None,
     ) -> list[dict[str, Value]]:
-        """The newest ``limit`` results of a stream, oldest first: ``boot``, ``seq``, ``t_us`` and the columns.
+        """The newest ``limit`` results of a stream, oldest first: ``boot``, ``seq``, ``t_us``, ``t_unc_ms``, columns.
 
+        ``t_us`` is corrected by what the device told later of its clock, ``t_unc_ms`` how wrong it may be still (None:
+        nobody knows).
         Boots come in the order in which the hub first heard of them, the results of a boot in the order of their
         numbers. ``since_us`` and ``until_us``: only what the hub received from then, and before then.
         """
@@ -118,11 +122,12 @@ class HubReader:
         found = found if until_us is None else found.where(batches.received_us < until_us)
         newest: list[dict[str, Value]] = []
         with self._engine.begin() as connection:
+            table = clocks.load(connection, device)
             names = connection.execute(boots.order_by(streams.first_us.desc(), streams.boot.desc())).scalars().all()
             for name in names:
                 with closing(connection.execute(found.where(batches.boot == name))) as cursor:
                     for seq0, seq1, payload in cursor:
-                        newest += reversed([{"boot": name, **row} for row in _rows(payload, (seq0, seq1))])
+                        newest += reversed([{"boot": name, **row} for row in _rows(payload, (seq0, seq1), table)])
                         if len(newest) >= limit:
                             return newest[:limit][::-1]
         return newest[::-1]
@@ -189,10 +194,10 @@ class HubReader:
         return {(row.device, row.kind): row.messages for row in rows}
 
 
-def _rows(payload: bytes, part: Range) -> list[dict[str, Value]]:
-    """The results of a batch that count."""
-    batch = decode(payload)
-    return batch.rows[part[0] - batch.seq0 : part[1] - batch.seq0 + 1]
+def _rows(payload: bytes, part: Range, table: Table) -> list[dict[str, Value]]:
+    """The results of a batch that count, with the times that they should have."""
+    batch = restamp(decode(payload), table)
+    return batch.stamped_rows[part[0] - batch.seq0 : part[1] - batch.seq0 + 1]
 
 
 def _event(row: Row[Any]) -> DeviceEvent:

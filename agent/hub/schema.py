@@ -113,6 +113,13 @@ events = Table(
     *(_name("device"), _number("number", key=True), _number("received_us"), _text("body")),
     sqlite_with_rowid=False,
 )
+clocks = Table(
+    "clocks",
+    TABLES,
+    *(_name("device"), _name("epoch"), _text("body"), _number("received_us")),
+    sqlite_with_rowid=False,
+)
+trusted = Table("trusted", TABLES, _name("clock"), _number("at_us"), sqlite_with_rowid=False)
 
 
 class ForeignSchemaError(Exception):
@@ -126,6 +133,7 @@ def prepare(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_LOCK})
     version = version_of(connection)
     if version == VERSION:
+        TABLES.create_all(connection)
         return
     if version == 1:
         _add_what_version_2_has(connection)
@@ -133,6 +141,11 @@ def prepare(connection: Connection) -> None:
     connection.execute(insert(schema_version), {"version": VERSION})
     if sqlite:  # an axond that knows version 1 only looks here, and then leaves the file alone
         connection.execute(text(f"PRAGMA user_version = {VERSION}"))
+
+
+def is_complete(connection: Connection) -> bool:
+    """Whether every table is there: some have come since version 2 was made, which an older hub does not mind."""
+    return set(TABLES.tables) <= set(inspect(connection).get_table_names())
 
 
 def version_of(connection: Connection) -> int:

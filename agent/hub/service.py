@@ -22,6 +22,7 @@ from agent.hub.answers import Answers
 from agent.hub.books import Stream, pending_elsewhere, told_by
 from agent.hub.database import AWAY, Target, is_server, label, why
 from agent.hub.parse import Parsed, parse
+from agent.hub.retention import Retention
 from agent.hub.store import Arrivals, HubStore, Outcome
 from agent.link import FIRST_ERROR, Acked, Birth, Connected, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
@@ -42,7 +43,6 @@ STEADY_S = 5.0
 EXPIRE_BATCHES = 200
 """Old batches go in transactions of this size, so that new ones never wait long for them."""
 EXPIRE_PERIOD_S = 60.0
-DAY_US = 86_400_000_000
 _TICK_S = 0.25
 
 
@@ -71,6 +71,7 @@ class Hub:
         self._label = label(target)
         self._root = root
         self._keep_days = keep_days
+        self._retention: Retention | None = None
         self._shared = shared
         name = f"{client_id}-{secrets.token_hex(4)}" if shared else client_id
         self._link = PahoLink(broker, name, persistent_s=0 if shared else PERSISTENT_S, manual_ack=True)
@@ -110,6 +111,7 @@ class Hub:
         while not stop.is_set():
             try:
                 store = HubStore.open(self._target)
+                self._begin_retention(store)
             except AWAY as error:
                 if not is_server(self._target) and "locked" not in str(error):
                     raise self._unusable(why(error)) from error
@@ -123,11 +125,17 @@ class Hub:
                 return store
         return None
 
+    def _begin_retention(self, store: HubStore) -> None:
+        trusted_us = store.trusted_us()
+        store.floor_us = trusted_us or 0
+        if self._keep_days is not None:
+            self._retention = Retention(self._keep_days, trusted_us, wall_us())
+
     def _unusable(self, reason: str) -> ConfigError:
         return ConfigError(f"hub store {self._label} cannot be opened: {reason}")
 
     def _filters(self) -> tuple[str, ...]:
-        """Every hub hears status and info: they are retained, and a broker retains nothing for those that share."""
+        """Every hub hears what is retained: status, info and clock; a broker retains nothing for those that share."""
         if not self._shared:
             return hub_filters(self._root)
         parted = tuple(f"{self._root}/+/up/{kind}" for kind in ("res/+", "metrics", "event"))
@@ -253,20 +261,25 @@ class Hub:
             if boot:
                 arrivals.told.update({(device, boot, stream): told for stream, told in ledgers.items()})
                 arrivals.reports[device] = Report(boot, idle=not pending_elsewhere(document, ledgers))
-        if kind == "event":
+        if parsed.clocks is not None:
+            arrivals.clocks[device] = {**arrivals.clocks.get(device, {}), **parsed.clocks}
+        elif kind == "event":
             arrivals.events.setdefault(device, []).append(json.dumps(document))
         else:
             arrivals.documents[device, kind] = boot, json.dumps(document)
 
     def _expire(self, store: HubStore) -> None:
         """Removes a few of the oldest batches if they are older than the hub keeps results."""
-        if self._keep_days is None or time.monotonic() < self._expire_at_s:
+        if self._retention is None or time.monotonic() < self._expire_at_s:
             return
+        now_us, gone = wall_us(), 0
+        before_us = self._retention.before_us(now_us)
         try:
-            gone = store.expire(wall_us() - int(self._keep_days * DAY_US), EXPIRE_BATCHES)
+            if before_us is not None:
+                store.trust(now_us)
+                gone = store.expire(before_us, EXPIRE_BATCHES)
         except AWAY as error:
             log.debug("hub store %s: old results stay a little longer: %s", self._label, why(error))
-            gone = 0
         if gone < EXPIRE_BATCHES:
             self._expire_at_s = time.monotonic() + EXPIRE_PERIOD_S
 

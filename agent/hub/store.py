@@ -10,18 +10,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Update, bindparam, delete, select, tuple_, update
+from sqlalchemy import Connection, Row, Update, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InternalError, SQLAlchemyError
 from typing_extensions import Self
 
+from agent.clock import BUILT_US
+from agent.clock_epochs import Knowledge
 from agent.errors import ConfigError
-from agent.hub import events, schema
+from agent.hub import clocks, events, schema
 from agent.hub.alarms import Report, judge
 from agent.hub.books import Account, Alarm, Mark, Stream, StreamLedger, Told, to_text
 from agent.hub.database import Target, connect, label
 from agent.hub.ranges import Coverage, ScatteredError
 from agent.hub.reader import HubReader
+from agent.hub.retention import DAY_US
 from agent.wire import Batch, wall_us
 
 TOO_SCATTERED = "batch too far from the rest"
@@ -48,6 +51,8 @@ class Arrivals:
     """Device (empty if even that is unknown) and what was wrong -> messages."""
     asked: set[Stream] = field(default_factory=set)
     """Streams whose mark is wanted although nothing of them was stored."""
+    clocks: dict[str, Mapping[str, Knowledge]] = field(default_factory=dict)
+    """Device -> what it told of its epochs."""
 
 
 @dataclass(slots=True)
@@ -69,6 +74,9 @@ class Outcome:
 class HubStore(HubReader):
     """Writes, too. ``AWAY`` errors mean busy, full or away: nothing was stored, try again."""
 
+    floor_us = 0
+    """No time before that is right."""
+
     @classmethod
     def open(cls, target: Target) -> Self:
         """Opens or makes the store. ``ConfigError`` if it can never be one; ``AWAY`` and ``OSError`` as they come."""
@@ -88,7 +96,7 @@ class HubStore(HubReader):
         """Stores a group in one transaction, durable when this returns; whatever comes again is counted, not stored."""
         try:
             with self._engine.begin() as connection:
-                return _Transaction(connection).store(arrivals)
+                return _Transaction(connection, self._now_us()).store(arrivals)
         except InternalError:
             # A server that became read-only at a fail-over keeps its connections: the next one may find another.
             self._engine.dispose()
@@ -111,6 +119,26 @@ class HubStore(HubReader):
             connection.execute(statement, [{**_named(key), "new": gone[key]} for key in sorted(gone)])
         return len(rows)
 
+    def trusted_us(self) -> int | None:
+        """The last time at which a hub trusted its clock; None if none ever has."""
+        with self._engine.begin() as connection:
+            at_us: int | None = connection.execute(select(schema.trusted.c.at_us)).scalar()
+        return at_us
+
+    def trust(self, now_us: int) -> None:
+        """The clock is right. What was received at times that cannot be, before it was, is taken for received now."""
+        batches = schema.batches.c
+        odd = or_(batches.received_us > now_us + DAY_US, batches.received_us < BUILT_US)
+        with self._engine.begin() as connection:
+            put = insert_for(connection)(schema.trusted).values(clock="hub", at_us=now_us)
+            connection.execute(put.on_conflict_do_update(index_elements=["clock"], set_={"at_us": now_us}))
+            connection.execute(update(schema.batches).where(odd).values(received_us=now_us))
+        self.floor_us = now_us
+
+    def _now_us(self) -> int:
+        """Received is nothing before the clock was trusted last: a hub that starts in 1970 has a floor as well."""
+        return max(wall_us(), self.floor_us)
+
     def accept(self, lines: Iterable[StreamLedger]) -> None:
         """Notes that a person knows what is wrong with these accounts: it fails nothing unless it becomes more."""
         with self._engine.begin() as connection:
@@ -127,15 +155,16 @@ class HubStore(HubReader):
 class _Transaction:
     """One group, on a connection with an open transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, now_us: int) -> None:
         self._connection = connection
         self._insert = insert_for(connection)
-        self._now_us = wall_us()
+        self._now_us = now_us
 
     def store(self, arrivals: Arrivals) -> Outcome:
         outcome = Outcome()
+        order = [(device, batch.boot, batch.stream) for device, batch, _ in arrivals.batches]
         touched = {(device, batch.boot, batch.stream) for device, batch, _ in arrivals.batches} | set(arrivals.told)
-        accounts = self._accounts(touched, arrivals.asked)
+        accounts = self._accounts(list(dict.fromkeys([*order, *arrivals.told])), arrivals.asked)
         rejected = Counter(arrivals.rejected)
         self._add_batches(arrivals.batches, accounts, rejected, outcome)
         for key, told in arrivals.told.items():
@@ -144,6 +173,8 @@ class _Transaction:
         self._put_documents(arrivals.documents)
         for device in sorted(arrivals.events):
             events.keep(self._connection, self._insert, device, arrivals.events[device], self._now_us)
+        for device in sorted(arrivals.clocks):
+            clocks.keep(self._connection, self._insert, device, arrivals.clocks[device], self._now_us)
         self._count_rejected(rejected, outcome)
         for device in sorted(arrivals.reports):
             outcome.alarms += judge(self._connection, self._insert, device, arrivals.reports[device], self._now_us)
@@ -151,16 +182,30 @@ class _Transaction:
         outcome.asked = {key: accounts.get(key, Account()).mark() for key in arrivals.asked}
         return outcome
 
-    def _accounts(self, touched: set[Stream], asked: set[Stream]) -> dict[Stream, Account]:
-        """The accounts of all these streams, locked; those of ``touched`` are made if they are new."""
-        found = self._read(touched | asked)
-        fresh = sorted(touched - found.keys())
-        if fresh:
+    def _accounts(self, touched: list[Stream], asked: set[Stream]) -> dict[Stream, Account]:
+        """The accounts of all these streams, locked; those of ``touched`` are made, in that order, if they are new."""
+        found = self._read({*touched, *asked})
+        first_us = self._first_us([key for key in touched if key not in found])
+        if first_us:
             new = self._insert(schema.streams).on_conflict_do_nothing()
-            times = {"first_us": self._now_us, "last_us": self._now_us}
-            self._connection.execute(new, [{**_columns(key), **times} for key in fresh])
-            found |= self._read(fresh)  # another hub may have made and filled it meanwhile
+            rows = [{**_columns(key), "first_us": first_us[key], "last_us": self._now_us} for key in sorted(first_us)]
+            self._connection.execute(new, rows)
+            found |= self._read(first_us)  # another hub may have made and filled it meanwhile
         return found
+
+    def _first_us(self, fresh: list[Stream]) -> dict[Stream, int]:
+        """When the hub first heard of them. Boots are in this order, so it never goes back, whatever the clock does."""
+        if not fresh:
+            return {}
+        streams = schema.streams.c
+        latest = select(streams.device, func.max(streams.first_us)).group_by(streams.device)
+        latest = latest.where(streams.device.in_({device for device, _, _ in fresh}))
+        next_us = {row[0]: int(row[1]) + 1 for row in self._connection.execute(latest)}
+        first_us: dict[Stream, int] = {}
+        for key in fresh:
+            first_us[key] = max(self._now_us, next_us.get(key[0], 0))
+            next_us[key[0]] = first_us[key] + 1
+        return first_us
 
     def _read(self, keys: Iterable[Stream]) -> dict[Stream, Account]:
         wanted, streams = sorted(keys), schema.streams.c

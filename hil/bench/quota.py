@@ -23,7 +23,7 @@ def measure(seconds: float) -> dict[str, Any]:
     """``faults`` has a sentence for everything that must not happen. Raises CommandError when it cannot be measured."""
     with tempfile.TemporaryDirectory(prefix="axond-bench-") as scratch, site(Path(scratch)) as place:
         place.make_model(RATE_HZ)
-        place.write_agent(RATE_HZ, outbox={"max_bytes": QUOTA_BYTES})
+        place.write_agent(RATE_HZ, outbox={"max_bytes": QUOTA_BYTES}, backends=("onnx", "reference"))
         place.agent.start()
         wait_for("results", lambda: bool(proof.committed(place.state)), START_S)
         most_bytes, looks, spent_s = _watch(place, seconds)

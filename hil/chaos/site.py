@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ class Site:
         port: int | None = None,
         packet_ms: int = 20,
         outbox: Mapping[str, Any] | None = None,
+        backends: Sequence[str] = ("reference",),
     ) -> None:
         """``rate_hz`` 0: no sensor. ``host`` and ``port``: default the broker's. ``outbox``: keys of ``[outbox]``."""
         self.outbox = outbox or {}
@@ -110,14 +111,15 @@ class Site:
                 **self.login,
             },
             "outbox": self.outbox,
+            "http": {"listen": []},
             "log": {"format": "text"},
         }
         if rate_hz:
             tables["sensors.imu0"] = {"driver": "synthetic", "rate_hz": rate_hz, "packet_ms": packet_ms}
-            tables[f"pipelines.{STREAM}"] = {"sensors": ["imu0"], "model": _MODEL, "backend": "reference"}
+            tables[f"pipelines.{STREAM}"] = {"sensors": ["imu0"], "model": _MODEL, "backend": list(backends)}
         lines = []
         for name, table in tables.items():
-            # JSON's strings and numbers are TOML's as well.
+            # JSON's strings, numbers and empty lists are TOML's as well.
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         self._config.write_text("\n".join(lines) + "\n")
 

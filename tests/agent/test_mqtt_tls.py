@@ -31,14 +31,14 @@ class Authority:
             "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )  # fmt: skip
 
-    def sign(self, name: str) -> None:
+    def sign(self, name: str, *options: str, subject: str = "") -> None:
         self._openssl(
             *("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr"),
-            *("-subj", f"/CN={name}"),
+            *("-subj", f"/CN={subject or name}"),
         )
         self._openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-out", f"{name}.crt", "-extfile", "names"),
+            *("-out", f"{name}.crt", "-extfile", "names", *options),
         )
 
     def path(self, name: str) -> Path:
@@ -133,6 +133,20 @@ def test_a_broker_with_a_foreign_certificate_is_refused(
     )
     refused = answer(mutual(port, ours, ours))
     assert isinstance(refused, Disconnected) and "not trusted" in refused.sentence
+
+
+def test_a_certificate_out_of_its_time_is_told_from_a_clock_that_is_not_set(
+    make_broker: Callable[..., Mosquitto], ours: Authority, answer: Callable[[Broker], Event]
+) -> None:
+    port, folder = free_port(), ours.folder
+    ours.sign("over", "-days", "-1", subject="localhost")
+    make_broker(
+        extra=f"listener {port} 127.0.0.1\ncafile {folder}/ca.crt\ncertfile {folder}/over.crt\n"
+        f"keyfile {folder}/over.key\nallow_anonymous true"
+    )
+    refused = answer(mutual(port, ours, ours))
+    assert isinstance(refused, Disconnected) and "has expired" in refused.sentence
+    assert "the clock says" in refused.sentence or "by the clock of this device" in refused.sentence
 
 
 def test_the_host_name_is_checked(port: int, ours: Authority, answer: Callable[[Broker], Event]) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
-from agent.outbox import GROUP_ROWS, Outbox
+from agent.outbox import Outbox
 from agent.outbox_group import BURST_S, GROUP_S, Queued
+from agent.outbox_intake import GROUP_ROWS
 from agent.outbox_leases import FRESH_FULL
 from agent.outbox_store import OutboxLimits, audit
 from agent.record import Priority, Record
@@ -198,7 +199,7 @@ def test_over_quota_the_lowest_class_goes_oldest_first_and_leaves_a_gap_record(t
         outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.RESULT)
         if number % 4 == 0:
             outbox.put("alarms", {"n": number}, priority=Priority.ALARM)
-        eventually(lambda: not outbox._queue and not outbox._busy, "row stored")
+        eventually(lambda: not outbox.unwritten, "row stored")
         largest = max(largest, outbox.depth().bytes)
         assert before is None or before.balanced()
     assert largest <= SMALL.max_bytes
@@ -231,7 +232,7 @@ def test_what_is_on_its_way_is_not_evicted(tmp_path: Path, running: Start) -> No
     leased = drain(outbox, 3)
     for _ in range(60):
         outbox.put("kw", {"t": BULK.randbytes(15_000).hex()}, priority=Priority.RESULT)
-        eventually(lambda: not outbox._queue and not outbox._busy, "row stored")
+        eventually(lambda: not outbox.unwritten, "row stored")
     assert outbox.depth().evicted > 5
     outbox.settle(leased)
     rest = drain(outbox, outbox.depth().batches)
@@ -290,7 +291,7 @@ def test_damage_in_the_middle_of_a_file_is_found_after_a_crash(tmp_path: Path, r
     first = running(outbox)
     for number in range(3000):
         outbox.put("kw", {"n": number, "t": str(number * 7919)}, priority=Priority.RESULT)
-    eventually(lambda: not outbox._queue and not outbox._busy, "stored")
+    eventually(lambda: not outbox.unwritten, "stored")
     first.stop()
     damaged = bytearray(path.read_bytes())
     damaged[4096:] = b"\xa5" * (len(damaged) - 4096)

@@ -103,7 +103,7 @@ def test_export_as_json_lines_and_csv(config: Path, capfd: Any) -> None:
     ]
     code, out, _ = outbox_command(config, capfd, "export", "--format", "csv")
     table = list(csv.DictReader(io.StringIO(out)))
-    assert list(table[0]) == ["boot", "stream", "seq", "t_us", "label", "score", "text"]
+    assert list(table[0]) == ["boot", "stream", "seq", "t_us", "t_unc_ms", "label", "score", "text"]
     assert (table[0]["label"], table[0]["text"], table[-1]["label"], table[-1]["text"]) == ("yes", "", "", 'a,b\n"c"')
 
 

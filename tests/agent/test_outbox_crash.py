@@ -98,7 +98,7 @@ def fill_and_recover(path: Path, running: Start, make_room: Callable[[], None], 
     first = running(outbox)
     for number in range(most_rows):
         outbox.put("kw", {"n": number, "t": bulk.randbytes(10_000).hex()}, priority=Priority.ALARM)
-        eventually(lambda: outbox.trouble or not (outbox._queue or outbox._busy), "stored or full")
+        eventually(lambda: outbox.trouble or not outbox.unwritten, "stored or full")
         if outbox.trouble:
             break
     assert outbox.trouble is not None and str(path) in outbox.trouble
@@ -108,7 +108,7 @@ def fill_and_recover(path: Path, running: Start, make_room: Callable[[], None], 
     assert refused > 0, "the queue is bounded"
     make_room()
     eventually(lambda: outbox.trouble is None, "writes again")
-    eventually(lambda: not (outbox._queue or outbox._busy), "all stored")
+    eventually(lambda: not outbox.unwritten, "all stored")
     rows = 0
     while records := outbox.lease(100, 0.5):
         assert records[0].seq0 == rows + 1

@@ -31,6 +31,7 @@ class MadeClock:
         self.now_ns = 10 * HOUR_NS
         self.wall_us = 1_700_000_000_000_000
         self.sure = True
+        self.kernel = "ab12"
 
     def monotonic_ns(self) -> int:
         return self.now_ns
@@ -40,6 +41,12 @@ class MadeClock:
 
     def uncertainty_ms(self) -> float | None:
         return 5.0 if self.sure else None
+
+    def epoch(self) -> str:
+        return self.kernel
+
+    def is_settled(self) -> bool:
+        return self.sure
 
 
 def put_stored(outbox: Outbox, stream: str, priority: Priority, size_bytes: int) -> None:
@@ -208,7 +215,7 @@ def test_of_earlier_boots_the_wall_clock_tells_if_it_was_right_and_is(
     run = running(first)
     put_stored(first, "kw", Priority.RESULT, 100)
     run.stop()
-    clock.sure, clock.now_ns = now, 1
+    clock.sure, clock.now_ns, clock.kernel = now, 1, "cd34"
     clock.wall_us += 3 * 3_600_000_000
     outbox = Outbox(path, boot="b2", limits=OutboxLimits(max_age_s=3600), clock=clock)
     running(outbox)

@@ -47,7 +47,7 @@ class Device:
             before = self.outbox.ledger().get(("b1", stream))
             produced = before.produced if before else 0
             self.outbox.put(stream, {"n": number}, priority=Priority.ALARM)
-            eventually(lambda: not self.outbox._queue and not self.outbox._busy, f"row {produced} stored")
+            eventually(lambda: not self.outbox.unwritten, f"row {produced} stored")
 
     def batches(self, stream: str = "kw") -> list[Batch]:
         topic = f"axond/v1/d1/up/res/{stream}"

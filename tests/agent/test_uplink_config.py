@@ -58,12 +58,27 @@ def test_a_credential_of_the_unit_is_found(tmp_path: Path, monkeypatch: pytest.M
         uplink(tmp_path, 'ca_file = "%d/ca.crt"')
 
 
-def test_a_credential_without_a_unit_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_outside_the_unit_is_that_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     with pytest.raises(
-        ConfigError, match=r"uplink.password_file: is a credential .* LoadCredential=.* found '%d/password'"
+        ConfigError, match=r"uplink.password_file: /run/credentials/axond.service/none cannot be read \(No such file"
     ):
-        uplink(tmp_path, 'username = "d1"\npassword_file = "%d/password"')
+        uplink(tmp_path, 'username = "d1"\npassword_file = "%d/none"')
+    with pytest.raises(ConfigError, match=r"uplink.password_file: /etc/axond/credentials/none cannot be read"):
+        uplink(tmp_path, 'username = "d1"\npassword_file = "%d/axond_none"')
+
+
+def test_who_only_looks_need_not_read_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    file = tmp_path / "axond.toml"
+    file.write_text(
+        '[uplink]\nhost = "b"\nusername = "d1"\npassword_file = "%d/axond_none"\n'
+        '[mirrors.m]\nkind = "influx"\nurl = "http://b"\ndatabase = "d"\nusername = "u"\n'
+        'password_file = "/nonexistent"\n'
+    )
+    assert load(file, whole=False).uplink is not None
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(file)
 
 
 def test_other_files_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from agent.uplink_flight import (
     QUICK_S,
     REORDER_S,
     SLOW_S,
+    STALL_FIRST_S,
     STALL_LONGEST_S,
     WINDOW,
     Flight,
@@ -132,6 +133,14 @@ def test_a_repeated_record_is_overtaken_by_what_was_sent_after_it_only() -> None
     flight.repeat(sent, 4, REORDER_S)
     flight.acknowledged(KEY, word(upto=0, have=[[2, 3]]), REORDER_S + 0.1)
     assert flight.lost(1000.0) == []
+
+
+def test_the_last_of_a_line_is_overtaken_by_other_lines_with_more_patience() -> None:
+    flight = flying(2)
+    flight.add(record(1, stream="imu"), "fresh", 3, 0.0)
+    assert flight.acknowledged(("b1", "imu"), word(upto=1), 1.0)
+    assert not flight.lost(1.0 + STALL_FIRST_S)
+    assert [sent.record.seq0 for sent in flight.lost(1.0 + STALL_FIRST_S + REORDER_S)] == [1]
 
 
 def test_the_backlog_grows_while_it_is_quick_and_is_halved_once_a_round_when_slow() -> None:

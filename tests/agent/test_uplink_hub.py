@@ -114,7 +114,7 @@ def test_a_hub_that_is_away_loses_nothing(tmp_path: Path, running: Start, make_b
     hub.stop()
     for _ in range(30):
         device.put(10)
-        eventually(lambda: not device.outbox._queue, "taken")
+        eventually(lambda: not device.outbox.unwritten, "taken")
     eventually(lambda: "hub acknowledges nothing" in str(device.uplink.state().error), "said")
     start_hub(broker, path, running)
     assert device.outbox.wait_drained(60)
@@ -134,6 +134,26 @@ def test_a_device_that_restarts_delivers_what_the_earlier_boot_left(
     second.put(200)
     assert second.outbox.wait_drained(60)
     assert (numbers(path, "b1"), numbers(path, "b2")) == (list(range(300)), list(range(200)))
+
+
+def test_what_nobody_heard_is_sent_again_although_another_boot_goes_on(
+    tmp_path: Path, running: Start, broker: Mosquitto
+) -> None:
+    """Nothing overtakes the last records of an ended boot but those of the next one."""
+    first = Device(tmp_path, at(broker), running)
+    first.put(50)
+    eventually(lambda: first.uplink.state().sent == 50, "sent to a broker without subscribers")
+    first.stop()
+    device = Device(tmp_path, at(broker), running, boot="b2", stall_first_s=60.0)
+    eventually(lambda: device.uplink.state().sent > 0, "sent again, in vain")
+    path = tmp_path / "hub.db"
+    start_hub(broker, path, running)
+
+    def arrived() -> bool:
+        device.put(1)
+        return numbers(path) == list(range(50))
+
+    eventually(arrived, "what the earlier boot left")
 
 
 def test_a_hub_with_a_new_store_goes_on_knowingly(tmp_path: Path, running: Start, broker: Mosquitto) -> None:

@@ -62,7 +62,7 @@ def alarms(outbox: Outbox, count: int) -> None:
     """A batch each: an alarm is committed at once."""
     for number in range(count):
         outbox.put("kw", {"n": number}, priority=Priority.ALARM)
-        eventually(lambda: not outbox._queue and not outbox._busy, "stored")
+        eventually(lambda: not outbox.unwritten, "stored")
 
 
 def test_what_the_hub_has_beyond_the_watermark_is_freed(device: Device) -> None:

@@ -90,7 +90,7 @@ def alarms(outbox: Outbox, count: int) -> None:
     """A batch each."""
     for number in range(count):
         outbox.put("kw", {"n": number}, priority=Priority.ALARM)
-        eventually(lambda: not outbox._queue and not outbox._busy, "stored")
+        eventually(lambda: not outbox.unwritten, "stored")
 
 
 def test_what_the_broker_acknowledges_and_drops_is_why_a_puback_is_not_delivery(

@@ -25,6 +25,12 @@ class FixedClock:
     def uncertainty_ms(self) -> float | None:
         return 2.5
 
+    def epoch(self) -> str:
+        return "ab12"
+
+    def is_settled(self) -> bool:
+        return True
+
 
 def encode(rows: list[wire.Row], seq0: int = 1) -> bytes:
     return wire.encode("b00t", "kw", seq0, [(7_000, row) for row in rows], FixedClock())

@@ -1,0 +1,78 @@
+"""What was put into the outbox and is not committed yet."""
+
+from collections import Counter, deque
+from threading import Condition, Lock
+
+from agent.outbox_books import Books
+from agent.outbox_group import Queued
+from agent.record import Priority
+
+GROUP_ROWS = 64
+"""So many hurry the next commit."""
+
+
+class Intake:
+    """``put`` may be called from any thread and nearly always takes no lock; the rest is called under the outbox's."""
+
+    def __init__(self, lock: Lock, work: Condition, books: Books, max_rows: int) -> None:
+        """``work`` belongs to ``lock`` and is notified when there is something to do."""
+        self._lock = lock
+        self._work = work
+        self._books = books
+        self._max_rows = max_rows
+        self._inbox: deque[Queued] = deque()
+        self._rung = False
+        self.patient = False
+        """The outbox's thread looks again by itself when the next commit is due: a single row need not wake it."""
+        self.alarm = False
+        self.queue: list[Queued] = []
+        """Counted, and waiting for the next commit."""
+        self.busy: list[Queued] = []
+        """In the commit that is being made."""
+
+    def __len__(self) -> int:
+        return len(self._inbox) + len(self.queue) + len(self.busy)
+
+    def put(self, row: Queued) -> None:
+        """Takes a row or, without room for it, counts it as refused."""
+        if len(self) >= self._max_rows and self._refuses(row.stream):
+            return
+        self._inbox.append(row)
+        if row.priority >= Priority.ALARM:
+            with self._lock:
+                self.alarm = True
+                self._work.notify()
+        elif not self._rung and len(self._inbox) + len(self.queue) >= (GROUP_ROWS if self.patient else 1):
+            with self._lock:
+                self._rung = True
+                self._work.notify()
+
+    def admit(self) -> None:
+        """Counts and queues what was put; what no topic can carry is counted as refused."""
+        self._rung = False
+        while self._inbox:
+            row = self._inbox.popleft()
+            if self._books.admit(row.stream, full=False):
+                self.queue.append(row)
+
+    def hurries(self) -> bool:
+        return self.alarm or len(self.queue) >= GROUP_ROWS
+
+    def take(self) -> list[Queued]:
+        """Everything that waits, for a commit."""
+        self.busy, self.queue, self.alarm = self.queue, [], False
+        return self.busy
+
+    def requeue(self) -> Counter[str]:
+        """What is not committed waits again; how much that is of each stream."""
+        self.admit()
+        self.busy, self.queue = [], self.busy + self.queue
+        return Counter(row.stream for row in self.queue)
+
+    def _refuses(self, stream: str) -> bool:
+        with self._lock:
+            self.admit()
+            full = len(self) >= self._max_rows
+            if full:
+                self._books.admit(stream, full)
+        return full

@@ -1,0 +1,149 @@
+"""The hub and time: stamps corrected by what devices tell later, and nothing lost by a clock of its own that leaps."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from sqlalchemy import text
+
+from agent import wire
+from agent.clock_epochs import Fix, Knowledge
+from agent.hub import clocks
+from agent.hub.database import Target
+from agent.hub.parse import parse
+from agent.hub.retention import DAY_US, Retention
+from agent.hub.store import Arrivals, HubStore
+from agent.link import Received
+from tests.agent.test_hub_store import arrivals, batch
+
+TRUE_US = 1_790_000_000_000_000
+SECOND_US = 1_000_000
+
+
+class Clock1970(wire.SystemClock):
+    """Says 1970 and knows nothing."""
+
+    def offset_us(self) -> int:
+        return 60 * SECOND_US
+
+    def uncertainty_ms(self) -> float | None:
+        return None
+
+    def epoch(self) -> str:
+        return "k1"
+
+
+def early(seq0: int, boot: str = "b1") -> bytes:
+    rows: list[tuple[int, wire.Row]] = [(0, {"t_ns": (100 + seq) * 10**9, "n": seq}) for seq in (seq0, seq0 + 1)]
+    return wire.encode(boot, "kw", seq0, rows, Clock1970())
+
+
+def told(known: Knowledge, epoch: str = "k1") -> Arrivals:
+    return Arrivals(clocks={"d1": {epoch: known}})
+
+
+@pytest.fixture
+def store(target: Target) -> Iterator[HubStore]:
+    with closing(HubStore.open(target)) as opened:
+        yield opened
+
+
+def stamps(store: HubStore) -> list[tuple[object, object]]:
+    return [(row["t_us"], row["t_unc_ms"]) for row in store.results("d1", "kw")]
+
+
+def test_rows_that_are_stored_get_the_right_time_when_it_is_known(store: HubStore) -> None:
+    store.store(arrivals(early(1), early(3, "b2")))
+    assert stamps(store) == [((160 + seq) * SECOND_US, None) for seq in (1, 2, 3, 4)]
+    store.store(told(Knowledge(least_us=TRUE_US)))
+    least = [(TRUE_US + (100 + seq) * SECOND_US, None) for seq in (1, 2, 3, 4)]
+    assert stamps(store) == least, "at least"
+    store.store(told(Knowledge((Fix(101 * SECOND_US, TRUE_US + 5_000_000, 2.0),))))
+    assert [unc for _, unc in stamps(store)] == [2.0, 2.0, 3.0, 3.0]
+    assert [t_us for t_us, _ in stamps(store)] == [t_us + 5_000_000 for t_us, _ in least]  # type: ignore[operator]
+    store.store(told(Knowledge(least_us=TRUE_US)))
+    assert [unc for _, unc in stamps(store)] == [2.0, 2.0, 3.0, 3.0], "who knew more is not forgotten"
+    store.store(Arrivals(clocks={"d2": {"k1": Knowledge((Fix(0, 7, 1.0),))}}))
+    assert [unc for _, unc in stamps(store)] == [2.0, 2.0, 3.0, 3.0], "another device's clock is no business of ours"
+
+
+def test_only_so_many_epochs_of_a_device_are_kept(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "KEPT", 3)
+    for number in range(5):
+        monkeypatch.setattr("agent.hub.store.wall_us", lambda now_us=TRUE_US + number: now_us)
+        store.store(told(Knowledge(least_us=number), f"k{number}"))
+    with store._engine.begin() as connection:
+        assert sorted(clocks.load(connection, "d1")) == ["k2", "k3", "k4"]
+
+
+def test_a_report_that_is_none_is_rejected_and_counted() -> None:
+    def parsed(payload: object) -> str:
+        return parse("axond/v1", Received("axond/v1/d1/up/clock", json.dumps(payload).encode())).kind
+
+    assert parsed({"epochs": {"k1": {"fixes": [[1, 2, 3.0]]}}}) == ""
+    assert parsed({"epochs": {"k1": {"fixes": [[1, 2, "x"]]}}}) == "bad clock"
+    assert parsed([]) == "bad clock"
+
+
+def test_boots_stay_in_order_when_the_clock_of_the_hub_leaps(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = {"zz": 0, "b1": -1, "aa": 87_660, "c": 0}
+    for boot, hour in hours.items():
+        monkeypatch.setattr("agent.hub.store.wall_us", lambda at_us=TRUE_US + hour * 3600 * SECOND_US: at_us)
+        store.store(arrivals(batch(1, 1, boot)))
+    assert [row["boot"] for row in store.results("d1", "kw")] == list(hours)
+    store.store(arrivals(batch(1, 1, "y"), batch(1, 1, "x")))
+    assert [row["boot"] for row in store.results("d1", "kw")] == [*hours, "y", "x"], "within a group, too"
+
+
+def test_a_store_of_before_gets_what_it_lacks(target: Target) -> None:
+    with closing(HubStore.open(target)) as old:
+        old.store(arrivals(batch(1, 2)))
+        with old._engine.begin() as connection:
+            connection.execute(text("DROP TABLE clocks"))
+            connection.execute(text("DROP TABLE trusted"))
+    with pytest.raises(FileNotFoundError, match="older axond"):
+        HubStore.open_for_reading(target)
+    with closing(HubStore.open(target)) as new:
+        assert [row["seq"] for row in new.results("d1", "kw")] == [1, 2]
+    HubStore.open_for_reading(target).close()
+
+
+@pytest.mark.parametrize(
+    ("trusted_us", "removes"),
+    [(None, True), (TRUE_US - 3600 * SECOND_US, True), (TRUE_US - 2 * DAY_US, False), (TRUE_US + DAY_US, False)],
+    ids=["new", "an hour ago", "two days on", "a day back"],
+)
+def test_what_is_removed_needs_a_clock_that_goes_on(trusted_us: int | None, removes: bool) -> None:
+    retention = Retention(30, trusted_us, TRUE_US)
+    assert retention.before_us(TRUE_US) == (TRUE_US - 30 * DAY_US if removes else None)
+
+
+def test_a_leap_while_the_hub_runs_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 10**12
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    retention = Retention(30, None, TRUE_US)
+    assert retention.before_us(TRUE_US + 50 * SECOND_US) is not None, "a little is nothing"
+    leapt_us = TRUE_US + 3650 * DAY_US
+    assert retention.before_us(leapt_us) is None
+    now_ns += DAY_US * 999
+    assert retention.before_us(leapt_us + DAY_US * 999 // 1000) is None
+    now_ns += DAY_US * 2
+    assert retention.before_us(leapt_us + DAY_US * 1001 // 1000) is not None, "it stayed for a day: so it is right"
+
+
+def test_what_came_at_times_that_cannot_be_is_kept_as_long_as_the_rest(
+    store: HubStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seq, at_us in ((1, 60 * SECOND_US), (2, TRUE_US - 40 * DAY_US), (3, TRUE_US + 3650 * DAY_US)):
+        monkeypatch.setattr("agent.hub.store.wall_us", lambda at_us=at_us: at_us)
+        store.store(arrivals(batch(seq)))
+    store.trust(TRUE_US)
+    assert store.trusted_us() == TRUE_US
+    assert store.expire(TRUE_US - 30 * DAY_US, 100) == 1
+    assert [row["seq"] for row in store.results("d1", "kw")] == [1, 3], "of 1970, and of in ten years: it came just now"
+    monkeypatch.setattr("agent.hub.store.wall_us", lambda: 70 * SECOND_US)
+    store.store(arrivals(batch(4)))
+    assert store.expire(TRUE_US - 30 * DAY_US, 100) == 0, "a hub that starts in 1970 knows better"
+    assert store.expire(TRUE_US + SECOND_US, 100) == 3
