@@ -1,5 +1,6 @@
 """How long results take: from the last sample's capture until the result is durable, and where the time went."""
 
+from bisect import bisect_left
 from threading import Lock
 
 import numpy as np
@@ -10,6 +11,27 @@ STAGES = ("sensor", "wait", "encode", "backend", "report")
 """Last sample captured -> packet arrived -> taken by the pipeline -> encoded -> inferred -> durable."""
 
 
+BOUNDS_S = (
+    *(0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0),
+)
+"""Upper bounds of the buckets of a histogram: from a tiny network on a fast core to a flash that stalls."""
+_BOUNDS_NS = tuple(round(bound * 1e9) for bound in BOUNDS_S)
+
+
+class Histogram:
+    """How often something took how long, since the start. One thread adds, anybody reads."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS_NS) + 1)
+        """Of each bucket alone; the last one is of what took longer than every bound."""
+        self.sum_ns = 0
+
+    def add(self, took_ns: int) -> None:
+        self.counts[bisect_left(_BOUNDS_NS, took_ns)] += 1
+        self.sum_ns += took_ns
+
+
 class Latency:
     """The stages of the last results of one pipeline. The pipeline adds, the outbox completes, anybody reads."""
 
@@ -18,6 +40,8 @@ class Latency:
         self._open: dict[object, tuple[int, ...]] = {}
         self._stages_ns: npt.NDArray[np.int64] = np.zeros((KEPT, len(STAGES)), np.int64)
         self.count = 0
+        self.whole = Histogram()
+        """Of all results, from the last sample's capture until durable."""
 
     def inferred(self, t0_ns: int, times_ns: tuple[int, int, int, int, int]) -> None:
         """A reported result, by its window's first capture time, with the times: last sample captured, packet arrived,
@@ -34,6 +58,7 @@ class Latency:
             if times is not None:
                 self._stages_ns[self.count % KEPT] = np.diff((*times, now_ns))
                 self.count += 1
+                self.whole.add(now_ns - times[0])
 
     def stages_ns(self) -> npt.NDArray[np.int64]:
         """(results, stages): the last results, in no order of time."""

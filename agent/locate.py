@@ -58,7 +58,9 @@ class Locator:
 
     def _report(self, located: Located, arrived_ns: int, taken_ns: int) -> None:
         inference, state = located.inference, self.info
+        state.requests += 1
         state.inferences += 1
+        state.durations.add(inference.inferred_ns - inference.encoded_ns)
         state.lost_samples += inference.lost
         state.last = inference
         if not self._policy.wants(inference):

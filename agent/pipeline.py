@@ -9,7 +9,7 @@ from threading import Event
 from typing import Literal, Protocol, TypeVar
 
 from agent.checkpoint import Checkpoint
-from agent.latency import Latency
+from agent.latency import Histogram, Latency
 from agent.mailbox import Mailbox
 from agent.outage import Backoff, Outage
 from agent.worker import rest
@@ -80,7 +80,15 @@ class PipelineState:
     """How often a backend failed in use; no result is lost by that, the next one takes over."""
     incident: str = ""
     """What the latest one was."""
+    requests: int = 0
+    """Windows, or pieces of a stream, that were given to the model."""
+    failures: int = 0
+    """Tries to load or ask a model that no backend could serve; a window waits for the next try."""
     inferences: int = 0
+    spikes: int = 0
+    """Input spikes of all of them."""
+    durations: Histogram = field(default_factory=Histogram)
+    """Of each, from spikes to answer; with the wait for a backend where there was none."""
     reported: int = 0
     lost_samples: int = 0
     """Samples missing inside windows that were inferred all the same."""
@@ -127,6 +135,7 @@ class _Patient(Backend):
         return self._until_usable(lambda: self._runner.load(bundle))
 
     def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
+        self._state.requests += 1
         return self._until_usable(lambda: self._runner.infer(raster, state, trace))
 
     def close(self) -> None:
@@ -139,6 +148,7 @@ class _Patient(Backend):
                 done = act()
             except BackendUnavailable as error:
                 self._state.state = "unavailable"
+                self._state.failures += 1
                 self._outage.failed(f"pipeline {self._name}: {error}")
             else:
                 self._state.state = "live"
@@ -208,6 +218,8 @@ class PipelineWorker(ABC):
         self._watch_backend()
         state = self.info
         state.inferences += 1
+        state.spikes += inference.input_spikes
+        state.durations.add(inference.inferred_ns - inference.encoded_ns)
         state.lost_samples += inference.lost
         state.last = inference
         if self._policy.wants(inference):

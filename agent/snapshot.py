@@ -5,14 +5,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agent.capture import Capture
+from agent.clock import ClockKeeper
 from agent.config import Config
 from agent.locate import Locator
 from agent.mirrors.base import Mirror
 from agent.outbox import Outbox
 from agent.pipeline import PipelineWorker
+from agent.realtime import Scheduling
 from agent.supervisor import Supervisor
 from agent.uplink import Uplink
 from agent.version import agent_version
+from agent.web.server import HttpServer
 from models.base import Inference
 from models.fused import InputState
 
@@ -29,6 +32,15 @@ class Parts:
     uplink: Uplink | None
     started_ns: int
     mirrors: dict[str, Mirror[Any]] = field(default_factory=dict)
+    scheduling: Scheduling | None = None
+    http: HttpServer | None = None
+    clock: ClockKeeper | None = None
+
+    def worker_names(self) -> list[str]:
+        """Of every thread that the supervisor looks after and that may fail."""
+        several = (*self.captures.values(), *self.pipelines.values(), *self.mirrors.values())
+        single = (self.outbox, self.uplink, self.http, self.clock)
+        return [*(worker.name for worker in single if worker is not None), *(worker.name for worker in several)]
 
 
 def health(parts: Parts) -> dict[str, Any]:
@@ -45,10 +57,22 @@ def health(parts: Parts) -> dict[str, Any]:
         uplink = parts.uplink.state()
         sentences.append(("uplink", uplink.error or (None if uplink.connected else "not connected yet")))
     sentences += [(f"mirror {name}", mirror.state().error) for name, mirror in parts.mirrors.items()]
+    if parts.http:
+        sentences.append(("http", parts.http.trouble))
+    if parts.clock:
+        sentences.append(("clock", parts.clock.state().trouble))
     degraded = {part: sentence for part, sentence in sentences if sentence}
     state = "failed" if failed else "degraded" if degraded else "ok"
     reasons = {**failed, **degraded}
     return {"state": state, "reasons": reasons, "summary": "; ".join([state, *reasons.values()])[:200]}
+
+
+def not_ready(parts: Parts) -> list[str]:
+    """What is missing until this agent does its work: the outbox takes results, every pipeline has its model on a
+    backend, and no worker is given up or hangs. Neither sensors nor the broker are: those come and go."""
+    waits = [] if parts.outbox.opened.is_set() else ["the outbox is not open"]
+    waits += [f"pipeline {name} is {p.info.state}" for name, p in parts.pipelines.items() if p.info.state != "live"]
+    return waits + [f"{worker}: {reason}" for worker, reason in parts.supervisor.health().items()]
 
 
 def snapshot(parts: Parts) -> dict[str, Any]:
@@ -65,7 +89,13 @@ def snapshot(parts: Parts) -> dict[str, Any]:
         "ledger": _ledger(parts.outbox),
         "uplink": asdict(parts.uplink.state()) if parts.uplink else None,
         "mirrors": {name: asdict(mirror.state()) for name, mirror in parts.mirrors.items()},
+        "http": {"listen": parts.config.http.listen, "problem": parts.http.trouble if parts.http else None},
         "restarts": parts.supervisor.restarts(),
+        "clock": parts.clock.state().facts() if parts.clock else None,
+        "profile": {
+            **parts.config.profile.facts(),
+            "scheduling": parts.scheduling.facts() if parts.scheduling else None,
+        },
     }
 
 
@@ -95,6 +125,12 @@ def metrics(parts: Parts) -> dict[str, float]:
         "outbox_unproven": depth.unproven,
         "outbox_written_bytes": depth.written_bytes,
     }
+    if parts.clock:
+        clock = parts.clock.state()
+        values["clock_known"] = int(clock.known)
+        values["clock_steps"] = clock.steps
+        if clock.uncertainty_ms is not None:
+            values["clock_uncertainty_ms"] = clock.uncertainty_ms
     for name, capture in parts.captures.items():
         values[f"sensor_{name}_rate_hz"] = round(capture.info.rate_hz, 2)
         values[f"sensor_{name}_lost"] = capture.info.lost

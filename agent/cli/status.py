@@ -19,7 +19,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
+    settings = config.load(options.config, whole=False)
     try:
         facts = ask(settings.device.state_dir)
     except StatusUnavailable as error:
@@ -48,6 +48,12 @@ def _print(out: Console, facts: dict[str, Any]) -> None:
     out.print(f"uplink  {line}", markup=False)
     for name, mirror in facts["mirrors"].items():
         out.print(f"mirror  {name}: {mirror_line(mirror)}", markup=False)
+    if facts.get("clock"):
+        out.print(f"clock   {clock_line(facts['clock'])}", markup=False)
+    out.print(f"profile {profile_line(facts['profile'])}", markup=False)
+    out.print(f"http    {http_line(facts['http'])}", markup=False)
+    for worker, times in facts["restarts"].items():
+        out.print(f"worker  {worker}: failed and was started again {times} times", markup=False)
     old = 0
     for key, counts in facts["ledger"].items():
         if key.startswith(facts["boot"]) or counts["pending"] or not counts["balanced"]:
@@ -99,6 +105,36 @@ def _inputs(inputs: dict[str, Any]) -> str:
 
 def _number(quality: float | None) -> str:
     return "-" if quality is None else f"{quality:.2f}"
+
+
+def clock_line(clock: dict[str, Any]) -> str:
+    """Known or not, how well, and what is known instead."""
+    told = [clock["source"]]
+    if clock["uncertainty_ms"] is not None:
+        told.append(f"right to {clock['uncertainty_ms']:g} ms")
+    elif clock["at_least"]:
+        told.append(f"last known {clock['last_known'][:19]}Z, now {clock['at_least'][:19]}Z or later")
+    elif not clock["may_ask"]:
+        told.append("nobody may ask the kernel whether it is right (adjtimex is forbidden)")
+    if clock["steps"]:
+        told.append(f"leapt {clock['steps']} times, last by {clock['last_step_ms'] / 1000:+.3f} s")
+    return ", ".join(told)
+
+
+def profile_line(profile: dict[str, Any]) -> str:
+    """Which one, why, and what threads got of it."""
+    scheduling = profile["scheduling"]
+    told = [f"{profile['name']}: {profile['reason']}"]
+    if scheduling["data_cores"]:
+        told.append(f"sensors and pipelines on cores {', '.join(map(str, scheduling['data_cores']))}")
+    told += [f"{kind}s with {reached}" for kind, reached in scheduling["priorities"].items()]
+    return "; ".join(told)
+
+
+def http_line(http: dict[str, Any]) -> str:
+    """Where health and metrics can be asked for."""
+    where = ", ".join(f"http://{one}" for one in http["listen"]) or "off (http.listen is empty)"
+    return where + (f": {http['problem']}" if http["problem"] else "")
 
 
 def uplink_line(uplink: dict[str, Any]) -> str:

@@ -36,6 +36,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--noise", type=Path, metavar="FOLDER", help="sounds between and under the words: a dataset")
     listen.add_argument("--snr-db", type=float, default=20.0, help="words above the sounds under them (default: 20)")
     listen.set_defaults(arguments=("hours", "bundle", "data", "noise", "snr_db"))
+    service = sub.add_parser("service", help="what the service costs: package, start, memory, CPU, wake-ups")
+    service.add_argument("--seconds", type=positive, default=20.0, help="of an agent that waits (default: 20)")
+    service.add_argument("--starts", type=whole(1, 1000), default=5, help="how many are timed (default: 5)")
+    service.set_defaults(arguments=("seconds", "starts"))
     for bench in sub.choices.values():
         add_json(bench)
 
@@ -102,6 +106,10 @@ COMMAND = Command(
                      given for each result
   axond bench uplink acknowledged by a real broker: batches of 100 and single results, beside a publisher in C; stored
                      by a real hub; bytes on the wire; CPU and delay of a usual flow; what is first after an outage
+  axond bench service
+                     size of the package and of what it installs; start until READY and first result; memory, CPU,
+                     wake-ups and threads of an agent without sensors, connected to a broker, without and with a model
+                     on ONNX Runtime; goals that were missed stand under ``missed``
 
 Rigs, with exit code 1 and the reasons under ``faults`` when something went wrong:
 

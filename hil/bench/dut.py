@@ -56,7 +56,8 @@ class Dut:
 @contextmanager
 def running(folder: Path, sensors: Mapping[str, Mapping[str, Any]]) -> Iterator[Dut]:
     """An agent with these tables ``[sensors.NAME]``, without pipelines and uplink. Raises CommandError."""
-    lines = ["[device]", 'id = "bench"', f"state_dir = {json.dumps(str(folder / 'state'))}", "[log]", 'format = "text"']
+    state = json.dumps(str(folder / "state"))
+    lines = ["[device]", 'id = "bench"', f"state_dir = {state}", "[http]", "listen = []", "[log]", 'format = "text"']
     for name, table in sensors.items():
         # JSON's strings, numbers and lists are TOML's as well.
         lines += [f"[sensors.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

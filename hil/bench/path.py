@@ -46,7 +46,9 @@ def measure(seconds: float) -> dict[str, Any]:
 
 def _config(state: Path, wav: Path | None) -> Path:
     """Without ``wav``: an agent without sensors and models."""
-    text = f'[device]\nid = "bench"\nstate_dir = {json.dumps(str(state))}\n[log]\nformat = "text"\n'
+    text = (
+        f'[device]\nid = "bench"\nstate_dir = {json.dumps(str(state))}\n[http]\nlisten = []\n[log]\nformat = "text"\n'
+    )
     if wav:
         text += f'[sensors.mic0]\ndriver = "audio.file"\npath = {json.dumps(str(wav))}\nrate_hz = 8000\nloop = true\n'
         text += '[pipelines.words]\nsensors = ["mic0"]\nmodel = "spoken-digits"\n'

@@ -57,3 +57,18 @@ def descriptors(pid: int) -> int:
 def threads(pid: int) -> int:
     """Threads of the kernel's count, so those of native libraries as well."""
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def wakeups(pid: int) -> int:
+    """How often threads that live now gave up the core by themselves: each time but the last something woke them."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                total += int(line.split()[1])
+    return total
+
+
+def rss_mib(pid: int) -> float:
+    """What PSS would be if nobody else mapped the same files."""
+    return _rollup_mib(pid, "Rss")
