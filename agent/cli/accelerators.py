@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from agent.cli.command import Command, add_json, cells, console, print_json
+from agent.profile import choose
 from models.base import BackendUnavailable, BadModel
 from models.bundle import MANIFEST, Bundle, load
 from models.registry import ZOO, backends, make_backend
@@ -16,7 +17,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     bundles = [load(manifest.parent) for manifest in sorted(ZOO.glob(f"*/{MANIFEST}"))]
-    found = [_look(kind, bundles) for kind in backends()]
+    order = choose("auto").backends
+    found = [look(kind, bundles) for kind in (*order, *(kind for kind in backends() if kind not in order))]
     if options.json:
         print_json(found)
         return 0
@@ -34,16 +36,23 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _look(kind: str, bundles: list[Bundle]) -> dict[str, Any]:
-    """One row. Whether it is usable is tried, on golden vectors and in a process of its own."""
+def survey(kind: str) -> dict[str, Any]:
+    """One row, from what is installed and plugged in; no chip is taken."""
     row: dict[str, Any] = {"backend": kind, "usable": False, "runtime": "", "devices": []}
     try:
-        survey = make_backend(kind).survey()
+        found = make_backend(kind).survey()
     except BackendUnavailable as error:
         return {**row, "reason": str(error)}
-    row |= {"runtime": survey.runtime, "devices": list(survey.devices)}
-    if survey.missing:
-        return {**row, "reason": survey.missing}
+    row |= {"runtime": found.runtime, "devices": list(found.devices)}
+    return {**row, "usable": not found.missing, "reason": found.missing or "it is installed"}
+
+
+def look(kind: str, bundles: list[Bundle]) -> dict[str, Any]:
+    """One row. Whether it is usable is tried, on golden vectors and in a process of its own."""
+    row = survey(kind)
+    if not row["usable"]:
+        return row
+    row["usable"] = False
     reasons = []
     for bundle in bundles:
         try:

@@ -92,7 +92,7 @@ def positive(text: str) -> float:
     return value
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write or replace ``path``, whole or not at all. Raises CommandError."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -101,7 +101,7 @@ def write_whole(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                scratch.chmod(0o644)
+                scratch.chmod(mode)
                 scratch.replace(path)
             finally:
                 scratch.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""Which backends can run the models here, and why the others cannot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.cli.accelerators import look as try_backend
+from agent.cli.accelerators import survey
+from agent.doctor.finding import Finding, Word
+from agent.doctor.scene import Scene
+from models.base import BadModel
+from models.bundle import MANIFEST, Bundle, load
+from models.registry import AUTO_ORDER, ZOO, backends, find_bundle
+
+DEADLINE_S = 60.0
+"""Each is loaded in a process of its own, and a cold vendor's runtime takes seconds."""
+INSTALL = {
+    "akida": "pip install 'axond[akida]'",
+    "lava": "axond lava install",
+    "onnx": "pip install 'axond[onnx]'",
+    "tflite": "pip install 'axond[tflite]'",
+}
+
+
+def look(scene: Scene) -> Iterator[Finding]:
+    """Each backend is tried on the golden vectors of the configured models, unless an agent uses the chips now."""
+    bundles = list(_bundles(scene))
+    usable: set[str] = set()
+    reasons: dict[str, str] = {}
+    for kind in backends():
+        row = survey(kind) if scene.in_use else try_backend(kind, bundles)
+        name = Word(kind) if kind in AUTO_ORDER else kind
+        facts: dict[str, object] = {"backend": name, "runtime": Word(row["runtime"]), "reason": row["reason"]}
+        if row["usable"]:
+            usable.add(kind)
+            yield Finding("accelerators.usable", "ok", "{backend} can be used ({runtime}): {reason}", kind, facts=facts)
+        else:
+            reasons[kind] = row["reason"]
+            yield Finding(
+                "accelerators.not_usable",
+                "note",
+                "{backend} cannot be used: {reason}",
+                kind,
+                "install it if this device has that chip, or a model needs it",
+                ("{install}",) if kind in INSTALL else (),
+                {**facts, "install": Word(INSTALL.get(kind, ""))},
+            )
+    yield from _pipelines(scene, usable, reasons)
+
+
+def _bundles(scene: Scene) -> Iterator[Bundle]:
+    """Those of the configured pipelines, else the shipped ones."""
+    named = {pipeline.model for pipeline in scene.settings.pipelines.values() if pipeline.model}
+    folders: list[Path] = []
+    for model in sorted(named):
+        try:
+            folders.append(find_bundle(model, scene.settings.model_folders))
+        except (BadModel, OSError):  # the check of the configuration tells
+            continue
+    for folder in folders or [manifest.parent for manifest in sorted(ZOO.glob(f"*/{MANIFEST}"))]:
+        try:
+            yield load(folder)
+        except (BadModel, OSError):
+            continue
+
+
+def _pipelines(scene: Scene, usable: set[str], reasons: dict[str, str]) -> Iterator[Finding]:
+    for name, pipeline in scene.settings.pipelines.items():
+        bad = [kind for kind in pipeline.backend if kind in reasons]
+        facts: dict[str, object] = {"pipeline": name, "bad": Word(", ".join(bad))}
+        for kind in bad:
+            facts["reason"] = reasons[kind]
+        if not bad or pipeline.model is None:
+            continue
+        if "auto" in pipeline.backend or set(pipeline.backend) & usable:
+            yield Finding(
+                "accelerators.second_choice", "warning",
+                "pipeline {pipeline} names {bad}, which cannot be used here ({reason}); another backend does its work",
+                f"pipelines.{name}.backend", "install what is missing, or take it out of the list",
+                ("axond accelerators",), facts,
+            )  # fmt: skip
+        else:
+            yield Finding(
+                "accelerators.none", "problem",
+                "pipeline {pipeline} can run on {bad} only, which cannot be used here: {reason}",
+                f"pipelines.{name}.backend", 'install what is missing, or add "auto" to the list',
+                ("axond accelerators",), facts,
+            )  # fmt: skip
