@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -14,17 +15,19 @@ from drivers.base import DriverError, Misconfigured
 from models.base import ModelError
 
 BUILT_IN = (
-    "run", "check", "status", "sensors", "replay", "record", "outbox", "hub", "model", "locate", "accelerators", "lava",
-    "version",
+    "setup", "run", "check", "status", "sensors", "replay", "record", "outbox", "backup", "restore", "hub", "model",
+    "locate", "accelerators", "extras", "lava", "doctor", "version",
 )  # fmt: skip
 """Each is ``agent/cli/<name>.py`` with a COMMAND; the entry-point group ``axond.commands`` adds more."""
 
 DESCRIPTION = """axond turns sensors and a spiking network into results that a fleet can trust.
 
   axond demo                        the whole chain on this machine, live
+  axond setup                       the first configuration, from what is plugged in
   axond check --config FILE         is this configuration right?
   axond run --config FILE           the agent itself, as systemd runs it
   axond status --config FILE        how is the running agent?
+  axond doctor --config FILE        what is wrong here, and what to do about it?
 """
 
 
@@ -48,13 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     arguments = list(sys.argv[1:] if argv is None else argv)
     names = _commands()
+    # Only the command that is meant is imported: the agent must start fast and stay small.
+    wanted = arguments[0] if arguments and arguments[0] in names else None
+    parser = make_parser([wanted] if wanted else names)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as error:
+        return EXIT_USAGE if error.code else 0
+    return _run(options)
+
+
+def make_parser(names: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The command line with the commands ``names``; None: with all that there are."""
     parser = argparse.ArgumentParser(
         prog="axond", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # Only the command that is meant is imported: the agent must start fast and stay small.
-    wanted = arguments[0] if arguments and arguments[0] in names else None
-    for name in [wanted] if wanted else names:
+    for name in _commands() if names is None else names:
         command = _load(name)
         sub = subparsers.add_parser(
             name,
@@ -64,11 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         command.configure(sub)
         sub.set_defaults(run=command.run)
-    try:
-        options = parser.parse_args(arguments)
-    except SystemExit as error:
-        return EXIT_USAGE if error.code else 0
-    return _run(options)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -90,7 +99,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    print(f"axond: {error}", file=sys.stderr)
+    from agent import log
+
+    if log.to_journal():  # which takes a plain line for information
+        log.set_up("info", "journal")
+        logging.getLogger("axond").critical("%s", error, extra=log.event(log.REFUSED) if code == EXIT_CONFIG else None)
+    else:
+        print(f"axond: {error}", file=sys.stderr)
     return code
 
 

@@ -14,7 +14,12 @@ from models.registry import backends, describe, fits, make_encoder, make_stream_
 def outbox_limits(table: OutboxTable) -> OutboxLimits:
     """What ``[outbox]`` allows."""
     max_age_s = None if table.max_age_h is None else table.max_age_h * 3600
-    return OutboxLimits(table.max_bytes, keep_free_bytes=table.keep_free_bytes, max_age_s=max_age_s)
+    return OutboxLimits(
+        table.max_bytes,
+        keep_free_bytes=table.keep_free_bytes,
+        max_age_s=max_age_s,
+        commit_interval_s=table.commit_interval_s,
+    )
 
 
 def open_bundles(config: Config) -> dict[str, Bundle]:

@@ -11,7 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 from agent.config_files import Files, check_readable, hint, merge, origin, read_all, validated
 from agent.errors import ConfigError
 from agent.mirrors.table import MirrorTable, check_different, mirror_table
+from agent.outbox_group import GROUP_S
+from agent.profile import Profile, ProfileName, choose
 from agent.uplink_config import UplinkTable
+from agent.web.config import HttpTable
 from drivers.base import ConfigPath, Driver, DriverConfig, Misconfigured
 from drivers.registry import driver_class
 
@@ -34,6 +37,8 @@ class DeviceTable(_Table):
     state_dir: ConfigPath = Path("/var/lib/axond")
     """Outbox, models that the fleet sent, control socket. One agent per folder."""
     region: str = Field(default="default", pattern=NAME)
+    profile: ProfileName = "auto"
+    """What suits the board where nothing else is said: see ``agent.profile``."""
 
 
 class LocateTable(_Table):
@@ -73,6 +78,8 @@ class OutboxTable(_Table):
     """Of the file with its WAL, and of damaged files that are kept."""
     keep_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """With less than that free on its file system the outbox grows no more and gives up results as if it were full."""
+    commit_interval_s: float = Field(default=GROUP_S, ge=0.01, le=10)
+    """A steady flow of results is written this often; an alarm, and a result after a pause, at once."""
     max_age_h: float | None = Field(default=None, gt=0, le=87600)
     """Older results are given up; None: none is too old."""
 
@@ -92,6 +99,7 @@ class _Document(_Table):
     uplink: UplinkTable | None = None
     mirrors: dict[str, dict[str, Any]] = {}
     log: LogTable = LogTable()
+    http: HttpTable = HttpTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,8 @@ class Config:
     uplink: UplinkTable | None
     log: LogTable
     mirrors: dict[str, MirrorTable]
+    profile: Profile
+    http: HttpTable
 
     @property
     def model_folders(self) -> list[Path]:
@@ -127,9 +137,16 @@ class Config:
         return [self.device.state_dir / "models"]
 
 
-def load(path: Path) -> Config:
-    """Read ``path`` and the drop-ins ``<path>.d/*.toml`` (later names win). Raises ConfigError."""
-    files = read_all(path)
+def load(path: Path, *, whole: bool = True) -> Config:
+    """Read ``path`` and the drop-ins ``<path>.d/*.toml`` (later names win). Raises ConfigError.
+
+    ``whole``: the files with secrets that it names must be readable as well, which who only looks need not be allowed.
+    """
+    return parse(path, read_all(path), whole=whole)
+
+
+def parse(path: Path, files: Files, *, whole: bool = True) -> Config:
+    """The configuration in ``files``, of which ``path`` is the first; ``whole`` as in ``load``. Raises ConfigError."""
     document: dict[str, Any] = {}
     for _, part in files:
         document = merge(document, part)
@@ -145,10 +162,15 @@ def load(path: Path) -> Config:
     for name, pipeline in parsed.pipelines.items():
         _check_pipeline(path, name, pipeline, list(sensors))
     if parsed.uplink:
-        _check_uplink(path, parsed.uplink)
-    mirrors = {name: mirror_table(files, name, table) for name, table in parsed.mirrors.items()}
+        _check_uplink(path, parsed.uplink, whole)
+    mirrors = {name: mirror_table(files, name, table, whole=whole) for name, table in parsed.mirrors.items()}
     check_different(path, mirrors)
-    return Config(path, parsed.device, sensors, parsed.pipelines, parsed.outbox, parsed.uplink, parsed.log, mirrors)
+    profile = choose(parsed.device.profile)
+    outbox = OutboxTable.model_validate({**profile.outbox, **parsed.outbox.model_dump(exclude_unset=True)})
+    return Config(
+        *(path, parsed.device, sensors, parsed.pipelines, outbox, parsed.uplink, parsed.log, mirrors, profile),
+        http=parsed.http,
+    )
 
 
 def _sensor(files: Files, name: str, table: dict[str, Any]) -> Sensor:
@@ -197,12 +219,12 @@ def _check_locate(path: Path, name: str, pipeline: PipelineTable) -> None:
         raise ConfigError(f'{where}: backend, isolate and report = "detect" are for models, not for locate')
 
 
-def _check_uplink(path: Path, uplink: UplinkTable) -> None:
+def _check_uplink(path: Path, uplink: UplinkTable, whole: bool) -> None:
     if (uplink.username is None) != (uplink.password_file is None):
         raise ConfigError(f"{path}: uplink: username and password_file go together")
     if (uplink.cert_file is None) != (uplink.key_file is None) or (uplink.cert_file and not uplink.ca_file):
         raise ConfigError(f"{path}: uplink: cert_file, key_file and ca_file go together")
     for key in ("password_file", "ca_file", "cert_file", "key_file"):
         file: Path | None = getattr(uplink, key)
-        if file:
+        if file and whole:
             check_readable(path, f"uplink.{key}", file)

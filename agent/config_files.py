@@ -48,10 +48,15 @@ def origin(files: Files, keys: tuple[int | str, ...]) -> Path:
     return files[0][0]
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """``ValueError`` for what is no TOML."""
+    document: dict[str, Any] = tomllib.loads(text)
+    return document
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return document
+        return parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); write one, or name another with --config"

@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, ModelError, Outputs, Raster, State, Trace
 from models.bundle import Bundle
+from models.registry import AUTO_ORDER
 from models.select import load_kind, order
 
 RETRY_FIRST_S = 1.0
@@ -89,8 +90,11 @@ class Runner(Backend):
     again with the same arguments, and tries them all anew.
     """
 
-    def __init__(self, preference: str | Sequence[str], *, isolate: bool = False) -> None:
-        self._order = order(preference)
+    def __init__(
+        self, preference: str | Sequence[str], *, isolate: bool = False, auto: Sequence[str] = AUTO_ORDER
+    ) -> None:
+        """``auto``: what "auto" in the preference stands for."""
+        self._order = order(preference, auto)
         self._isolate = isolate
         self._bundle: Bundle | None = None
         self._backend: Backend | None = None

@@ -45,10 +45,10 @@ def _in_parts(backend: Backend, raster: Raster, neurons: tuple[int, ...]) -> tup
     return np.concatenate(outputs), state
 
 
-def order(preference: str | Sequence[str]) -> tuple[str, ...]:
-    """The kinds to try, in order: ``auto`` is all that are there, a kind is that one only, a list is itself."""
+def order(preference: str | Sequence[str], auto: Sequence[str] = AUTO_ORDER) -> tuple[str, ...]:
+    """The kinds to try, in order: ``auto`` stands for those of ``auto``, a kind is that one only, a list is itself."""
     wanted = (preference,) if isinstance(preference, str) else tuple(preference)
-    return tuple(dict.fromkeys(kind for one in wanted for kind in (AUTO_ORDER if one == "auto" else (one,))))
+    return tuple(dict.fromkeys(kind for one in wanted for kind in (auto if one == "auto" else (one,))))
 
 
 def load_backend(bundle: Bundle, preference: str | Sequence[str], *, isolate: bool = False) -> tuple[str, Backend]:

@@ -26,8 +26,11 @@ class MirrorTable:
         return self.mirror(self.name, self.settings, device)
 
 
-def mirror_table(files: Files, name: str, table: dict[str, Any]) -> MirrorTable:
-    """Checks the table ``name``. Raises ConfigError naming file, key path and value."""
+def mirror_table(files: Files, name: str, table: dict[str, Any], *, whole: bool = True) -> MirrorTable:
+    """Checks the table ``name``; ``whole``: the files that it names are readable as well.
+
+    Raises ConfigError naming file, key path and value.
+    """
     where = f"mirrors.{name}"
     path = origin(files, ("mirrors", name))
     settings = dict(table)
@@ -40,7 +43,7 @@ def mirror_table(files: Files, name: str, table: dict[str, Any]) -> MirrorTable:
         raise ConfigError(f"{path}: {where}.kind: {error}") from error
     valid = validated(files, where, mirror.Config, settings)
     for key, value in valid:
-        if isinstance(value, Path):
+        if whole and isinstance(value, Path):
             check_readable(path, f"{where}.{key}", value)
     return MirrorTable(name, kind, mirror, valid)
 

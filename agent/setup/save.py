@@ -1,0 +1,114 @@
+"""Writes a configuration whole or not at all, after it was found right. The old one is kept as ``.bak``."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from agent.backup.make import CREDENTIALS, Installation, sync_folder
+from agent.config_files import read_all
+from agent.credentials import SOURCE_FOLDER, SOURCE_PREFIX
+from agent.errors import ConfigError
+from agent.setup.text import Answers, render
+
+PASSWORD = "mqtt-password"
+
+
+class SetupError(Exception):
+    """Why nothing was written: one sentence."""
+
+
+def says_something(path: Path) -> bool:
+    """Whether there is a configuration that somebody would miss: more than a device's name, or not readable."""
+    if not path.exists():
+        return False
+    try:
+        (_, document), *_ = read_all(path)
+    except ConfigError:
+        return True
+    return not document.keys() <= {"device", "log"}
+
+
+def identity(path: Path) -> Installation | None:
+    """Of the configuration that is there, as far as it can be read."""
+    try:
+        return Installation.read(path) if path.exists() else None
+    except ConfigError:
+        return None
+
+
+def save(path: Path, answers: Answers, password: str | None, check: Callable[[Path], object]) -> Path | None:
+    """Check, then write, ``path`` and the password's file beside it; where the old configuration is kept.
+
+    ``check`` raises ConfigError. Raises SetupError, and then nothing has changed.
+    """
+    path = path.absolute()
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".axond-setup-") as made:
+            scratch = Path(made)
+            final = answers
+            if password is not None and answers.broker is not None:
+                secret = scratch / PASSWORD
+                _write(secret, password.encode(), 0o600)
+                final = _with_password_file(answers, _named(folder / CREDENTIALS))
+                answers = _with_password_file(answers, secret)
+            _try(scratch / path.name, path, answers, check)
+            _write(scratch / "final.toml", render(final).encode(), 0o644)
+            if password is not None and answers.broker is not None:
+                _put_secret(scratch / PASSWORD, folder / CREDENTIALS)
+            return _take_place(scratch / "final.toml", path)
+    except OSError as error:
+        why = "; run it with sudo, or name another place with --config" if error.errno in (1, 13, 30) else ""
+        raise SetupError(f"{error.filename or path}: {error.strerror}{why}; nothing was written") from error
+
+
+def _try(tried: Path, path: Path, answers: Answers, check: Callable[[Path], object]) -> None:
+    """With the drop-ins that will be read with it."""
+    _write(tried, render(answers).encode(), 0o600)
+    drop_ins = path.with_name(path.name + ".d")
+    if drop_ins.is_dir():
+        tried.with_name(tried.name + ".d").symlink_to(drop_ins)
+    try:
+        check(tried)
+    except ConfigError as error:
+        told = str(error).replace(str(tried), str(path))
+        raise SetupError(f"this would not be right, so nothing was written: {told}") from error
+
+
+def _with_password_file(answers: Answers, file: Path) -> Answers:
+    if answers.broker is None:
+        return answers
+    return replace(answers, broker=replace(answers.broker, password_file=file))
+
+
+def _named(folder: Path) -> Path:
+    """How the configuration names the password: where systemd loads it for the agent, by the credential's name."""
+    return Path(f"%d/{SOURCE_PREFIX}{PASSWORD}") if folder == SOURCE_FOLDER else folder / PASSWORD
+
+
+def _put_secret(secret: Path, folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    secret.replace(folder / PASSWORD)
+    sync_folder(folder)
+
+
+def _take_place(fresh: Path, path: Path) -> Path | None:
+    kept = path.with_name(path.name + ".bak") if path.exists() else None
+    if kept is not None:
+        copy = fresh.with_name("old.toml")
+        _write(copy, path.read_bytes(), path.stat().st_mode & 0o777)
+        copy.replace(kept)
+    fresh.replace(path)
+    sync_folder(path.parent)
+    return kept
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
