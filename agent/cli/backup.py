@@ -28,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
     except BackupError as error:
         raise CommandError(str(error)) from error
     if options.json:
-        print_json({**asdict(made), "head": {**asdict(made.head)}})
+        print_json(asdict(made))
     else:
         _print(made)
     return 0

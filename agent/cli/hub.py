@@ -102,6 +102,7 @@ def _open(options: argparse.Namespace) -> "HubReader":
 def _serve(options: argparse.Namespace) -> int:
     from agent.hub.service import Hub
     from agent.mqtt import Broker, default_port
+    from agent.notify import Pulse, notify
 
     log.set_up("info", options.log_format)
     for file in (options.password_file, options.ca_file, options.cert_file, options.key_file):
@@ -129,7 +130,8 @@ def _serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     how = {"root": options.topic_root, "client_id": options.client_id, "shared": options.shared}
-    Hub(broker, options.db, **how, keep_days=options.keep_days).run(stop)
+    Hub(broker, options.db, **how, keep_days=options.keep_days).run(stop, Pulse().beat)
+    notify("STOPPING=1")
     return 0
 
 
@@ -164,12 +166,16 @@ def _results(options: argparse.Namespace) -> int:
             sys.stdout.write(_line(row) + "\n")
         return 0
     fused = any("quality" in row for row in rows)
-    table = Table("stream", "seq", "captured", "label", "score", *(("quality", "missing") if fused else ()))
+    table = Table(
+        "stream", "seq", "captured", "give or take", "label", "score", *(("quality", "missing") if fused else ())
+    )
     for row in rows:
         t_us = row.get("t_us")
         captured = wire.iso_time(t_us) if isinstance(t_us, int) else "-"
         more = (row.get("quality", "-"), row.get("missing", "-")) if fused else ()
-        table.add_row(*cells(row["stream"], row["seq"], captured, row.get("label"), row.get("score"), *more))
+        unc_ms = row["t_unc_ms"]
+        within = "nobody knows" if unc_ms is None else f"{unc_ms:g} ms"
+        table.add_row(*cells(row["stream"], row["seq"], captured, within, row.get("label"), row.get("score"), *more))
     console().print(table)
     return 0
 

@@ -36,7 +36,7 @@ print(json.dumps({"python": platform.python_version(), "lava": names.get("lava-n
 def _configure(parser: argparse.ArgumentParser) -> None:
     sub = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     install = sub.add_parser("install", help="make the environment, or repair it; does nothing if it works")
-    install.set_defaults(act=_install)
+    install.set_defaults(act=lambda _: install_lava())
     status = sub.add_parser("status", help="is it there, and does it answer?")
     status.set_defaults(act=_status)
     add_json(status)
@@ -47,7 +47,8 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
-def _install(_: argparse.Namespace) -> int:
+def install_lava() -> int:
+    """Make the environment, or repair it. Raises CommandError."""
     place = home()
     trouble = _trouble() if is_there(place) else None
     if is_there(place) and trouble is None:
@@ -182,7 +183,7 @@ COMMAND = Command(
     f"""Lava runs a model on Loihi 2, or in a bit-accurate simulation of it. It needs Python {PYTHON_VERSION} and gets
 a virtual environment of its own: ~/.local/share/axond/lava, for root /opt/axond/lava, or where AXOND_LAVA says.
 
-  axond lava install
+  axond lava install            or: axond extras install lava
   axond lava status
 """,
     _configure,

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 def _live(options: argparse.Namespace, parent: Bundle) -> list[Window]:
     """As many windows as asked for. Ctrl-C ends it early with those that came. Raises CommandError without any."""
     name = options.source[0]
-    sensors = config.load(options.config).sensors
+    sensors = config.load(options.config, whole=False).sensors
     if name not in sensors:
         known = ", ".join(sensors) or "none"
         raise CommandError(f"{name!r} is no file, and no sensor of {options.config}; there are {known}")

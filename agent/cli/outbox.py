@@ -37,7 +37,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    path = config.load(options.config).device.state_dir / "outbox.db"
+    path = config.load(options.config, whole=False).device.state_dir / "outbox.db"
     try:
         code: int = options.act(options, path)
     except (OutboxUnreadable, NoParquet) as error:

@@ -25,7 +25,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     out: Path = options.out
-    sensors = config.load(options.config).sensors
+    sensors = config.load(options.config, whole=False).sensors
     if options.sensor not in sensors:
         raise CommandError(f"{options.config}: no sensor {options.sensor!r}; there are {', '.join(sensors) or 'none'}")
     if out.suffix != ".npz" or (out.exists() and not out.is_file()) or not out.parent.is_dir():

@@ -88,7 +88,7 @@ def _list(options: argparse.Namespace) -> int:
 def _settings(path: Path) -> Config | None:
     """The configuration that was asked for; the one of the machine may be missing. Raises ConfigError."""
     machines = path == DEFAULT_CONFIG and not os.environ.get("AXOND_CONFIG")
-    return None if machines and not path.exists() else config.load(path)
+    return None if machines and not path.exists() else config.load(path, whole=False)
 
 
 def _device(settings: Any) -> str | None:
@@ -171,7 +171,7 @@ def _sentence(report: Report, problem: str | None, *, asked: bool) -> str:
 
 
 def _tail(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
+    settings = config.load(options.config, whole=False)
     name = options.sensor
     if name not in settings.sensors:
         there = ", ".join(settings.sensors) or "none"

@@ -88,8 +88,8 @@ def _run(options: argparse.Namespace) -> int:
         raise CommandError("there is no terminal to ask at: add --yes, and options for what is not as usual")
     out = console(stderr=options.json)
     ask = Person(out) if person else Ask()
-    given = _given(options)
     try:
+        given = _given(options)
         if says_something(path) and not options.overwrite:
             if not person:
                 raise SetupError(
@@ -107,6 +107,8 @@ def _run(options: argparse.Namespace) -> int:
         facts |= _started(options, ask, said)
     except SetupError as error:
         raise CommandError(str(error)) from error
+    except UnicodeError as error:
+        raise CommandError(f"nothing was written: what was given is no text in UTF-8 ({error.reason})") from error
     if options.json:
         print_json(facts)
     else:

@@ -1,11 +1,14 @@
 """Logs: JSON lines, and the journal's native protocol against a real datagram socket."""
 
+import fcntl
 import json
 import logging
+import os
 import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -52,6 +55,73 @@ def test_journal_fields(tmp_path: Path) -> None:
     assert data.startswith(b"MESSAGE\n" + struct.pack("<Q", 9) + b"two\nlines\n")
     assert b"PRIORITY=3\n" in data
     assert b"AXOND_LOGGER=agent.outbox\n" in data
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[tuple[socket.socket, log.JournalHandler]]:
+    path = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(path)
+        handler = log.JournalHandler(path)
+        logger = logging.getLogger()
+        logger.addHandler(handler)
+        yield heard, handler
+
+
+def received(data: bytes) -> dict[str, str]:
+    """The fields of a message in the journal's native protocol."""
+    fields = {}
+    while data:
+        head, _, data = data.partition(b"\n")
+        name, equals, value = head.partition(b"=")
+        if not equals:
+            (size,) = struct.unpack_from("<Q", data)
+            value, data = data[8 : 8 + size], data[8 + size + 1 :]
+        fields[name.decode()] = value.decode()
+    return fields
+
+
+def test_fields_that_say_where_and_what(journal: tuple[socket.socket, log.JournalHandler]) -> None:
+    def speak() -> None:
+        try:
+            Path("/nonexistent/file").read_bytes()
+        except OSError:
+            logging.getLogger("agent.test").exception("it went wrong", extra=log.event(log.DAMAGED))
+
+    thread = Thread(target=speak, name="capture:mic0")
+    thread.start()
+    thread.join()
+    fields = received(journal[0].recv(65536))
+    assert fields["MESSAGE"].startswith("it went wrong\nTraceback")
+    assert fields["CODE_FILE"] == __file__
+    assert fields["CODE_FUNC"] == "speak"
+    assert int(fields["CODE_LINE"]) > 1
+    assert fields["ERRNO"] == "2"
+    assert fields["AXOND_THREAD"] == "capture:mic0"
+    assert fields["AXOND_SENSOR"] == "mic0"
+    assert fields["MESSAGE_ID"] == log.DAMAGED
+    assert "AXOND_PIPELINE" not in fields
+
+
+def test_a_message_too_long_for_a_datagram_goes_as_a_sealed_file(
+    journal: tuple[socket.socket, log.JournalHandler],
+) -> None:
+    text = "long " * 2_000_000
+    logging.getLogger("agent.test").warning("%s", text)
+    data, files, _, _ = socket.recv_fds(journal[0], 1024, 4)
+    assert data == b""
+    with os.fdopen(files[0], "rb") as memory:
+        memory.seek(0)
+        assert received(memory.read())["MESSAGE"] == text
+        wanted = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        assert fcntl.fcntl(memory, fcntl.F_GET_SEALS) == wanted
+    assert len(files) == 1
+
+
+def test_each_event_is_explained_in_the_catalog() -> None:
+    catalog = (Path(__file__).parents[2] / "packaging" / "systemd" / "axond.catalog").read_text()
+    explained = [line.removeprefix("-- ") for line in catalog.splitlines() if line.startswith("-- ")]
+    assert sorted(explained) == sorted([log.READY, log.HUNG, log.DAMAGED, log.REFUSED])
 
 
 def test_without_a_journal_records_go_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

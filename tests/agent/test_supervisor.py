@@ -1,6 +1,7 @@
 """The supervisor: restarts with back-off, parks, ends the process, and knows who hangs."""
 
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -108,6 +109,7 @@ def test_a_hanging_critical_worker_starves_the_watchdog(
     assert supervisor.critical_alive()
     monkeypatch.setattr(module, "BEAT_FRESH_S", -1.0)
     assert not supervisor.critical_alive()
+    assert supervisor.hung() == ["scripted"]
     assert "hangs" in supervisor.health()["scripted"]
     assert stop_all(supervisor) == []
 
@@ -125,4 +127,23 @@ def test_stop_names_those_that_do_not(supervisor: Supervisor) -> None:
     assert worker.steady.wait(5)
     assert supervisor.stop(lambda _: True, 0.01) == ["scripted"]
     release.set()
+    assert stop_all(supervisor) == []
+
+
+def test_a_hanging_sensor_starves_nobody(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Scripted(0, critical=False)
+    supervisor.start(worker)
+    assert worker.steady.wait(5)
+    monkeypatch.setattr(module, "BEAT_FRESH_S", -1.0)
+    assert supervisor.hung() == []
+    assert "hangs" in supervisor.health()["scripted"]
+    assert stop_all(supervisor) == []
+
+
+def test_a_thread_has_the_name_of_its_worker(supervisor: Supervisor) -> None:
+    worker = Scripted(0)
+    worker.name = "capture:a-long-name"
+    supervisor.start(worker)
+    assert worker.steady.wait(5)
+    assert "capture:a-long-" in [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     assert stop_all(supervisor) == []
