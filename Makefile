@@ -5,15 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS_TO_RUN ?=
+PYTHON_MINOR ?= 311
 
 MODELS := spoken-digits wake-words sound-events activity wall-following event-digits pump-condition fused-digits
 COMPARED := spoken-digits sound-events activity event-digits
 
-.PHONY: run test check kill chaos interop outage failover exact lava fuzz soak replug compare format $(MODELS:%=train-%) train-all clean help
+.PHONY: run test check kill chaos interop outage failover observability exact lava fuzz soak replug compare service deb lock wheel package-test arm64 format $(MODELS:%=train-%) train-all clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
 run: $(STAMP) ## set up, then the live demo: sensors -> spikes -> outbox -> MQTT -> hub (Ctrl-C ends it)
 	@packaging/system-packages
@@ -54,6 +55,11 @@ soak: $(STAMP) ## five sensors at full speed under a real agent for ten minutes:
 replug: $(STAMP) ## a sensor unplugged and plugged in again 1000 times: back within 1 s each time, nothing left over
 	$(BIN)/axond bench replug --cycles 1000 --json
 
+observability: $(STAMP) ## the table of metrics anew; rules and dashboard with promtool and a running Prometheus
+	$(BIN)/python packaging/observability/metrics_table.py > packaging/observability/METRICS.md
+	@packaging/system-packages test
+	$(BIN)/python -m pytest tests/packaging/test_observability.py
+
 exact: $(STAMP) ## 1 000 random networks: the same spikes and state on reference, ONNX Runtime and TFLite
 	AXOND_NETWORKS=1000 $(BIN)/python -m pytest tests/models/test_same_spikes.py
 
@@ -63,6 +69,30 @@ lava: $(STAMP) ## install Lava (needs Python 3.10), then 50 random networks and 
 
 fuzz: $(STAMP) ## a million damaged inputs into every parser (an hour)
 	$(BIN)/python -m tests.drivers.fuzz_parsers
+
+service: deb ## axond under a systemd that really booted, installed from its package, at its own pace, and on an emulated PC (15 minutes; root)
+	@packaging/system-packages service
+	AXOND_SERVICE=full AXOND_DEB=$$(ls -t dist/axond_*_$$(dpkg --print-architecture).deb | head -n 1) \
+	    $(BIN)/python -m pytest -s tests/end_to_end/test_service.py tests/end_to_end/test_service_devices.py tests/end_to_end/test_setup.py \
+	    tests/end_to_end/test_doctor.py tests/packaging/test_units.py
+
+deb: $(STAMP) ## Debian packages for amd64 and arm64 in dist/ (PYTHON_MINOR=310 or 312 for Ubuntu 22.04, JetPack 6, Ubuntu 24.04)
+	@packaging/system-packages deb
+	$(BIN)/python packaging/deb/build.py --python $(PYTHON_MINOR)
+
+lock: $(STAMP) ## renew the versions that the packages bring: packaging/deb/locked-*.txt
+	$(BIN)/python packaging/deb/lock.py
+
+wheel: $(STAMP) ## wheel and source archive in dist/, for pipx and pip; the same commit gives the same bytes
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/python -m hatchling build -d dist -t sdist -t wheel
+
+package-test: $(STAMP) ## the package's whole life in a booted Debian, built twice and compared, lintian (10 minutes; root)
+	@packaging/system-packages deb
+	AXOND_PACKAGES=1 $(BIN)/python -m pytest -s tests/packaging
+
+arm64: $(STAMP) ## the arm64 package on an emulated arm64: the same inferences as on this machine (15 minutes; root)
+	@packaging/system-packages deb arm64
+	AXOND_ARM64=1 $(BIN)/python -m pytest -s tests/packaging/test_deb_arm64.py
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff format .

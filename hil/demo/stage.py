@@ -115,6 +115,9 @@ def write_config(folder: Path, port: int | None, ports: Ports, imu_rate_hz: floa
 id = "{DEVICE}"
 state_dir = {json.dumps(str(folder / "state"))}
 
+[http]
+listen = []
+
 [sensors.mic0]
 driver = "audio.serial_pcm"
 port = {json.dumps(str(ports.mic))}

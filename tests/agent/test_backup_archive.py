@@ -113,6 +113,43 @@ def test_a_stranger_s_archive_changes_nothing(site: Site, archive: Path, capfd: 
     assert site.tree() == before
 
 
+def test_a_stranger_s_secrets_go_nowhere_else(site: Site, archive: Path, capfd: Any) -> None:
+    names = (".bashrc", ".ssh/authorized_keys", "axond.toml", "axond.toml.d/zz.toml", "credentials-2/x")
+    changed(
+        archive,
+        lambda head, parts: parts.extend((tarfile.TarInfo(f"config/secrets/{name}"), b"evil") for name in names),
+    )
+    (site.state / "streams" / "kw.new").unlink()  # is in no backup
+    before = site.tree()
+    assert site.restore(archive) == 0
+    said = capfd.readouterr().out
+    after = site.tree()
+    assert {path: after[path] for path in before} == before
+    assert not any(content == b"evil" for content in after.values())
+    assert not (site.etc / ".ssh").exists()
+    assert all(f"{site.etc}/{name} was left in the backup" in said for name in names)
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_what_the_configuration_names_comes_back_beside_the_package_s(
+    site: Site, tmp_path: Path, packaged: bool, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    (site.etc / "ca.pem").write_text("authority")
+    (site.etc / "axond.toml.d" / "20.toml").write_text(f'[uplink]\nca_file = "{site.etc}/ca.pem"\n')
+    assert site.run("backup", str(tmp_path / "b.tar.zst"), "--with-secrets") == 0
+    changed(
+        tmp_path / "b.tar.zst", lambda head, parts: parts.append((tarfile.TarInfo("config/secrets/hub.env"), b"evil"))
+    )
+    if packaged:
+        monkeypatch.setattr("agent.backup.restore.SOURCE_FOLDER", site.etc / "credentials")
+    site.forget()
+    assert site.restore(tmp_path / "b.tar.zst") == 0
+    said = capfd.readouterr().out
+    assert (site.etc / "ca.pem").exists() == packaged
+    assert ("config/secrets/ca.pem" in said) != packaged
+    assert "config/secrets/hub.env" in said and not (site.etc / "hub.env").exists()
+
+
 def test_a_file_cut_off_or_changed_anywhere_is_refused(site: Site, archive: Path, tmp_path: Path) -> None:
     whole = archive.read_bytes()
     bad = tmp_path / "bad.tar.zst"
@@ -170,10 +207,11 @@ def test_a_damaged_outbox_inside_is_refused_before_anything_changes(
     assert site.restore(archive, "--config-only") == 0
 
 
-def test_a_wrong_configuration_inside_is_refused(site: Site, archive: Path, capfd: Any) -> None:
+@pytest.mark.parametrize("wrong", [b"[device\n", b"a = " + b"[" * 5000, b"\xff"])
+def test_a_wrong_configuration_inside_is_refused(site: Site, archive: Path, wrong: bytes, capfd: Any) -> None:
     def swap(_: dict[str, Any], parts: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         at = next(i for i, (info, _) in enumerate(parts) if info.name == "config/axond.toml")
-        parts[at] = (tarfile.TarInfo("config/axond.toml"), b"[device\n")
+        parts[at] = (tarfile.TarInfo("config/axond.toml"), wrong)
 
     changed(archive, swap)
     before = site.tree()

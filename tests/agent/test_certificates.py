@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.certificates import BadCertificate, Certificate, certificates, expiry_s
+from agent.certificates import BadCertificate, Certificate, certificates
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_as_openssl_says(folder: Path, name: str, subject: str) -> None:
 def test_a_chain_is_read_in_its_order_and_the_key_beside_it_is_passed_over(folder: Path, tmp_path: Path) -> None:
     chain = tmp_path / "chain.pem"
     chain.write_text("".join((folder / part).read_text() for part in ("leaf.key", "leaf.crt", "ca.crt")))
-    assert [subject for subject, _ in expiry_s(chain)] == ["gerät 7", "ca"]
-    assert expiry_s(chain)[1] == expiry_s(folder / "ca.crt")[0]
+    assert [one.subject for one in certificates(chain)] == ["gerät 7", "ca"]
+    assert certificates(chain)[1:] == certificates(folder / "ca.crt")
 
 
 def test_the_authorities_of_this_machine_are_read_as_openssl_reads_them() -> None:
@@ -76,7 +76,7 @@ def test_the_authorities_of_this_machine_are_read_as_openssl_reads_them() -> Non
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(bundle)
     expected = sorted(ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs())
-    assert sorted({end_s for _, end_s in expiry_s(bundle)}) == sorted(set(expected))
+    assert sorted({one.not_after_s for one in certificates(bundle)}) == sorted(set(expected))
 
 
 def test_a_file_without_certificate_or_with_half_of_one_is_named(folder: Path, tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_rows_that_are_stored_get_the_right_time_when_it_is_known(store: HubStor
     assert [unc for _, unc in stamps(store)] == [2.0, 2.0, 3.0, 3.0], "another device's clock is no business of ours"
 
 
+def test_what_a_device_claims_of_its_clock_stops_nobody_who_reads(store: HubStore) -> None:
+    """A column may have the name of what the hub adds, and no number is too large to be looked at."""
+    rows: list[tuple[int, wire.Row]] = [(0, {"t_ns": 10**11, "t_unc_ms": "abc"})]
+    store.store(arrivals(wire.encode("b1", "kw", 1, rows, Clock1970())))
+    assert stamps(store) == [(160 * SECOND_US, None)]
+    store.store(told(Knowledge((Fix(2**52, 2**52, 1e12),))))
+    (row,) = store.results("d1", "kw")
+    assert isinstance(row["t_unc_ms"], float) and row["t_unc_ms"] > 1e12
+
+
 def test_only_so_many_epochs_of_a_device_are_kept(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clocks, "KEPT", 3)
     for number in range(5):
@@ -120,6 +130,15 @@ def test_what_is_removed_needs_a_clock_that_goes_on(trusted_us: int | None, remo
     assert retention.before_us(TRUE_US) == (TRUE_US - 30 * DAY_US if removes else None)
 
 
+def test_a_clock_that_was_never_set_is_never_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 10**12
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    retention = Retention(30, None, 60 * SECOND_US)
+    assert retention.before_us(60 * SECOND_US) is None
+    now_ns += 2 * DAY_US * 1000
+    assert retention.before_us(60 * SECOND_US + 2 * DAY_US) is None, "1970 for days: there is no time service"
+
+
 def test_a_leap_while_the_hub_runs_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = 10**12
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
@@ -134,16 +153,17 @@ def test_a_leap_while_the_hub_runs_removes_nothing(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_came_at_times_that_cannot_be_is_kept_as_long_as_the_rest(
-    store: HubStore, monkeypatch: pytest.MonkeyPatch
+    store: HubStore, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seq, at_us in ((1, 60 * SECOND_US), (2, TRUE_US - 40 * DAY_US), (3, TRUE_US + 3650 * DAY_US)):
         monkeypatch.setattr("agent.hub.store.wall_us", lambda at_us=at_us: at_us)
         store.store(arrivals(batch(seq)))
     store.trust(TRUE_US)
-    assert store.trusted_us() == TRUE_US
+    assert store.trusted_us == TRUE_US
     assert store.expire(TRUE_US - 30 * DAY_US, 100) == 1
     assert [row["seq"] for row in store.results("d1", "kw")] == [1, 3], "of 1970, and of in ten years: it came just now"
     monkeypatch.setattr("agent.hub.store.wall_us", lambda: 70 * SECOND_US)
-    store.store(arrivals(batch(4)))
+    with closing(HubStore.open(target)) as later:
+        later.store(arrivals(batch(4)))
     assert store.expire(TRUE_US - 30 * DAY_US, 100) == 0, "a hub that starts in 1970 knows better"
     assert store.expire(TRUE_US + SECOND_US, 100) == 3

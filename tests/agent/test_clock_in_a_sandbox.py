@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import LOOK_S
 from agent.kernel_clock import timesyncd_ms
 
 
@@ -39,6 +40,7 @@ def test_nobody_knows_once_somebody_else_has_set_the_clock(tmp_path: Path) -> No
     file.touch()
     touched_s = file.stat().st_mtime
     assert timesyncd_ms(file, set_at_s=touched_s) is not None
+    assert timesyncd_ms(file, set_at_s=touched_s + LOOK_S + 0.5) is not None, "itself: a leap is seen at the next look"
     assert timesyncd_ms(file, set_at_s=touched_s + 3600) is None
 
 

@@ -1,12 +1,17 @@
 """The outbox and time: a leap neither erases, nor makes old, nor reorders what waits."""
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.clock import FILE, _Memory, _text
+from agent.clock_epochs import Epoch, Fix
 from agent.outbox import Outbox
+from agent.outbox_export import write_jsonl
 from agent.outbox_store import OutboxLimits
 from agent.record import Priority
 from agent.wire import decode
@@ -96,3 +101,22 @@ def test_what_was_known_then_and_is_now_has_an_age(tmp_path: Path, running: Star
     running(outbox)
     eventually(lambda: outbox.depth().rows == 3, "open")
     assert outbox.depth().oldest_age_s == pytest.approx(7.0)
+
+
+def test_what_is_exported_has_the_times_that_are_known_by_now(tmp_path: Path, running: Start) -> None:
+    path, clock = tmp_path / "o.db", LeapingClock()
+    clock.sure, clock.wall_us = False, 60_000_000
+    began_ns = clock.now_ns
+    filled(path, running, clock)
+
+    def exported() -> list[tuple[int, float | None]]:
+        out = io.StringIO()
+        write_jsonl(path, out)
+        return [(row["t_us"], row["t_unc_ms"]) for row in map(json.loads, out.getvalue().splitlines())]
+
+    assert exported() == [(60_000_000, None)] * 3
+    offset_us = 1_700_000_000_000_000
+    epoch = Epoch(clock.kernel, clock.kernel, 0, began_ns // 1000, [Fix(began_ns // 1000, offset_us, 2.0)])
+    (tmp_path / FILE).write_text(_text(_Memory(None, [epoch])))
+    times_us = [offset_us + began_ns // 1000 + second * 1_000_000 for second in range(3)]
+    assert exported() == list(zip(times_us, (2.0, 2.5, 3.0), strict=True))

@@ -77,7 +77,7 @@ def test_a_wrong_drop_in_is_named_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ('[device]\nidd = "x"', "device.idd: unknown key; known here: id, state_dir, region; did you mean 'id'?"),
+        ('[device]\nidd = "x"', "device.idd: unknown key; known here: id, .*, profile; did you mean 'id'?"),
         ("[sensor.x]", "sensor: unknown key; known here: .*did you mean 'sensors'"),
         ('[log]\nlevel = "loud"', "log.level: .*; found 'loud'"),
         ('[device]\nid = "Node 7"', "device.id: .*; found 'Node 7'"),
@@ -146,3 +146,9 @@ def test_threshold_goes_with_its_policy(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml: cannot be read \(No such file or directory\); .*--config"):
         config.load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("folder", ["", "..", "/"])
+def test_a_folder_is_no_configuration(folder: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\); .*--config"):
+        config.load(Path(folder))

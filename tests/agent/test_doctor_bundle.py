@@ -15,6 +15,7 @@ import pytest
 
 from agent import doctor
 from agent.__main__ import main
+from agent.doctor import bundle
 from agent.doctor.bundle import journal_line, make
 from agent.doctor.checks import CHECKS
 from agent.doctor.configuration import set_up
@@ -138,6 +139,24 @@ def test_of_a_log_line_the_place_is_shown_and_not_the_text() -> None:
     shown = journal_line({"MESSAGE": [1, 2], "AXOND_LOGGER": "agent.nothing", "PRIORITY": secret(1)}, Redactor())
     assert shown["message"] == "<list of 2>" and shown["priority"] is None
     assert shown["logger"].startswith("<text of 13 characters")
+
+
+def test_a_journal_that_does_not_answer_is_left_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = stage.folder / "bin/journalctl"
+    journal.parent.mkdir()
+    journal.write_text("#!/bin/sh\nexec sleep 60\n")
+    journal.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{journal.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(bundle, "LOG_S", 0.2)
+    assert json.loads(parts_of(make(set_up(stage.config, stage.root), []))["journal.json"]) == []
+
+
+def test_places_are_keys_of_ours_and_paths_of_the_kernel() -> None:
+    place = Redactor().place
+    for ours in ("uplink.fallbacks.0", "axond.service", "/sys/class/rtc", "/dev/ttyUSB0"):
+        assert place(ours) == ours
+    for theirs in ("sensors.4915123456", "/proc/self/cwd/geheim1x", "/sys/../home/geheim2x"):
+        assert theirs.rpartition("/")[2].rpartition(".")[2] not in place(theirs)
 
 
 def test_of_a_finding_words_of_ours_and_numbers_are_shown() -> None:

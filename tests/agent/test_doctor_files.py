@@ -3,6 +3,7 @@
 Each is tried alone on a healthy stage: its finding is absent before, names the place, and goes with the remedy.
 """
 
+import io
 import os
 import shutil
 import sqlite3
@@ -13,12 +14,15 @@ from grp import getgrall
 from pwd import getpwall
 
 import pytest
+from rich.console import Console
 
 from agent.doctor import accelerators
 from agent.doctor.checks import CHECKS
 from agent.doctor.configuration import set_up
 from agent.doctor.examine import examine
-from agent.doctor.scene import User, user_of
+from agent.doctor.finding import Finding
+from agent.doctor.scene import User, runner, user_of
+from agent.doctor.view import show
 from agent.outbox import Outbox
 from agent.outbox_file import set_asides
 from agent.outbox_store import OutboxLimits
@@ -294,6 +298,43 @@ def test_rights_are_asked_of_the_kernel(stage: Stage) -> None:
         os.chown(path, -1, group())
         path.chmod(0o640)
         assert nobody(group()).may(path, "r") and not nobody(group()).may(path, "rw")
+
+
+def test_who_runs_axond(stage: Stage) -> None:
+    """The unit's user with all its groups; also where the agent ended just after it answered."""
+    for lines, groups in (
+        ("User = nobody\nSupplementaryGroups=dialout\nSupplementaryGroups=audio", {"dialout", "audio"}),
+        (
+            f"User={nobody().uid}\nSupplementaryGroups=audio\nSupplementaryGroups=\nSupplementaryGroups={group()}",
+            {"dialout"},
+        ),
+    ):
+        stage.put("etc/systemd/system/axond.service.d/user.conf", f"[Service]\n{lines}\n")
+        for running in (False, True):
+            user = runner(stage.state, stage.root, running=running)
+            assert user.uid == nobody().uid
+            added = {entry.gr_name for entry in getgrall() if entry.gr_gid in user.groups - nobody().groups}
+            assert added == groups
+
+
+def test_an_outbox_without_tables_is_no_riddle(stage: Stage) -> None:
+    """As a power cut leaves it that came before the first commit; the agent makes the tables."""
+    (stage.state / "outbox.db").touch()
+    assert stage.ids("outbox") == {"outbox.format"}
+
+
+def test_a_damaged_model_says_nothing_of_the_backends(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "backends", lambda: ["reference"])
+    own_model(stage)
+    assert stage.ids("accelerators") == {"accelerators.usable"}
+
+
+def test_a_command_stays_one_line_on_a_narrow_terminal() -> None:
+    """Else only its first half would be pasted."""
+    command = "openssl s_client -connect broker.example:8883 -CAfile /etc/axond/ca.crt"
+    out = Console(width=40, file=io.StringIO())
+    show(out, [Finding("one.two", "problem", "seen", "where", "do this", (command,))])
+    assert isinstance(out.file, io.StringIO) and f"{command}\n" in out.file.getvalue()
 
 
 def test_without_a_configuration(stage: Stage) -> None:

@@ -11,12 +11,13 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import pytest
 
-from agent.doctor import clock, listening, service
+from agent.doctor import clock, listening, serial_ports, service
 from agent.doctor.configuration import set_up
 from agent.doctor.examine import examine
 from agent.doctor.finding import Check, Finding
@@ -185,6 +186,14 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_fault(stage: Stage, fault: Fault) -> None:
     check(stage, fault)
+
+
+def test_the_port_that_an_agent_holds_which_may_not_be_asked(stage: Stage) -> None:
+    held_port(stage)
+    scene = set_up(stage.config, stage.root)
+    assert "serial.held" in {finding.id for finding in serial_ports.look(scene)}
+    found = serial_ports.look(replace(scene, mute="axond.sock: permission denied"))
+    assert [finding.id for finding in found] == ["serial.there"]
 
 
 SHOWN = {

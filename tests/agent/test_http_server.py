@@ -12,6 +12,7 @@ from agent.supervisor import Supervisor
 from agent.web import server
 from agent.web.server import MOST_CLIENTS, HttpServer
 from tests.brokers import free_port
+from tests.conftest import eventually
 
 WAIT_S = 10.0
 BIG = b"x" * 20_000_000
@@ -73,13 +74,6 @@ def taken(port: int) -> Iterator[None]:
         yield
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
-
-
 def test_answers_on_every_address(serve: Callable[..., HttpServer]) -> None:
     four, six = free_port(), free_port()
     made = serve(("127.0.0.1", four), ("::1", six))
@@ -88,7 +82,7 @@ def test_answers_on_every_address(serve: Callable[..., HttpServer]) -> None:
         assert ask(six, host="::1") == b"answer to one\r"
         assert made.trouble is None
     else:
-        until(lambda: made.trouble is not None)
+        eventually(lambda: made.trouble is not None, "said")
 
 
 def _has_ipv6() -> bool:
@@ -168,14 +162,14 @@ def test_a_taken_port_is_said_and_used_when_it_is_free(
             f"nothing can listen on 127.0.0.1:{port}: another program listens there; "
             "give one of them another port (http.listen)"
         )
-    until(lambda: made.trouble is None)
+    eventually(lambda: made.trouble is None, "listens")
     assert ask(port) == b"answer to one\r"
     assert [record.levelno for record in caplog.records if f":{port}" in record.message].count(logging.WARNING) == 1
 
 
 def test_an_address_that_the_machine_does_not_have(serve: Callable[..., HttpServer]) -> None:
     made = serve(("192.0.2.1", free_port()))
-    until(lambda: made.trouble is not None)
+    eventually(lambda: made.trouble is not None, "said")
     assert made.trouble is not None and "does not have that address" in made.trouble
 
 

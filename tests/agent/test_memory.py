@@ -12,21 +12,30 @@ SMAPS = """\
 Size:                  8 kB
 Rss:                   8 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 55d0c000-55d10000 r-xp 00002000 08:01 1234 /usr/bin/python3
 Anonymous:             0 kB
+Swap:                  0 kB
 55d10000-55d11000 r--p 00006000 08:01 1234 /usr/bin/python3 with a name of [heap]
 Anonymous:             4 kB
+Swap:                  0 kB
+55d13000-55d14000 r--p 00009000 08:01 1234 /usr/bin/python3
+Anonymous:             0 kB
+Swap:                  4 kB
 55d11000-55d12000 rw-p 00007000 08:01 1234 /usr/bin/python3
 Anonymous:             0 kB
+Swap:                  0 kB
 7f00000-7f01000 r--s 00000000 08:01 99 /shared
 Anonymous:             0 kB
+Swap:                  0 kB
 7ffc1000-7ffc2000 r-xp 00000000 00:00 0    [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
 """.splitlines()
 
 
 def test_only_what_is_the_same_in_the_file_is_dropped() -> None:
-    """Not relocated or written pages, not what is shared with others, not what no file is behind."""
+    """Not relocated or written pages (even swapped out), not what is shared with others, not what no file is behind."""
     assert list(clean_code(SMAPS)) == [(0x55D0A000, 0x2000), (0x55D0C000, 0x4000)]
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,6 +21,7 @@ from agent.web.exposition import page
 from agent.web.metrics import samples
 
 
+@settings(deadline=None)  # the first one imports the library
 @given(st.lists(st.integers(0, 20_000_000_000), max_size=50))
 def test_a_histogram_counts_each_duration_once(took_ns: list[int]) -> None:
     histogram = Histogram()
@@ -35,6 +37,15 @@ def test_a_histogram_counts_each_duration_once(took_ns: list[int]) -> None:
     sums = {sample.name: sample.value for sample in metric.samples if not sample.name.endswith("_bucket")}
     assert sums["axond_inference_duration_seconds_count"] == len(took_ns)
     assert sums["axond_inference_duration_seconds_sum"] == sum(took_ns) / 1e9
+
+
+@pytest.mark.parametrize("version", ["x", "", "1..0", "2.0.x", "\xff", "0.0.1", "1.0.0;escaping=x", "9" * 5000])
+def test_whatever_a_scraper_accepts_it_gets_metrics(version: str) -> None:
+    found = page(f"text/html, application/openmetrics-text;version={version};q=0.5", [("ready", (), 1.0)])
+    assert found.body.endswith(b"\naxond_ready 1.0\n# EOF\n")
+    assert found.content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    plain = page(f"text/plain;version={version}", [("ready", (), 1.0)])
+    assert plain.body.endswith(b"\naxond_ready 1.0\n") and "version=0.0.4" in plain.content_type
 
 
 def test_the_bounds_grow() -> None:
@@ -71,6 +82,18 @@ def test_children_and_theirs_are_counted() -> None:
         assert both.threads >= 2 and both.descriptors >= 6 and both.pss_bytes > 1e6
     assert process.usage(made.pid) == process.Usage()
     assert made.pid not in process.children(os.getpid())
+
+
+def test_no_time_of_a_child_is_forgotten_when_it_ends() -> None:
+    """Else the counter would fall, and Prometheus take that for a restart and all the time for new."""
+    before_s = process.waited_for_cpu_s()
+    code = "import time\nwhile time.process_time() < 0.2: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as made:
+        os.waitid(os.P_PID, made.pid, os.WEXITED | os.WNOWAIT)
+        ended = process.usage(made.pid)
+        assert ended.cpu_s >= 0.19 and process.waited_for_cpu_s() == before_s
+    assert process.usage(made.pid) == process.Usage()
+    assert process.waited_for_cpu_s() >= before_s + ended.cpu_s - 0.02
 
 
 def scrape(tmp_path: Path, text: str) -> dict[str, dict[tuple[str, ...], float]]:

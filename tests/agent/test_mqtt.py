@@ -3,16 +3,18 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent import mqtt_connection
 from agent.link import NO_SUBSCRIBERS, Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
+from agent.mqtt_client import BurstClient
 from tests.brokers import Mosquitto
 from tests.conftest import eventually
 
@@ -98,7 +100,8 @@ def test_an_exception_in_a_callback_does_not_end_the_network_thread(
     assert connection is not None
     monkeypatch.setattr(connection, "_post_ack", fail)
     monkeypatch.setattr(connection, "_post", fail)
-    link.send(1, Message("t/in", b"lost"))
+    with suppress(Failing):  # an answer that is quicker than we are is posted by us
+        link.send(1, Message("t/in", b"lost"))
     other, other_events = connect(at(broker), "d2", birth=Birth(("t/in", "t/out")))
     take(other_events, Connected)
     other.send(1, Message("t/in", b"lost too"))
@@ -305,3 +308,15 @@ def test_events_are_bounded(broker: Mosquitto, connect: Make, monkeypatch: pytes
     assert events.qsize() == 5
     link.stop()
     assert link.dropped == 15
+
+
+def test_a_connection_that_was_never_served_is_closed() -> None:
+    """As one that is stopped while it connects: else it stays open until the garbage is collected."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = BurstClient(CallbackAPIVersion.VERSION2)
+        client.connect("127.0.0.1", server.getsockname()[1])
+        peer, _ = server.accept()
+        with peer:
+            peer.settimeout(5)
+            client.finish()
+            assert peer.recv(1) == b""

@@ -11,12 +11,15 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from agent import config
 from agent.__main__ import main
 from agent.config_files import parse_toml
+from agent.setup.ask import Ask, Person
 from agent.setup.look import AUDIO_HZ, Candidate, give_names, look, made, usable
 from agent.setup.propose import Plan, add, bundles, connect, explain_unused, fitting
+from agent.setup.talk import Given, talk
 from agent.setup.text import value
 from drivers import inventory
 from drivers.synthetic import motion
@@ -111,6 +114,7 @@ def test_an_emulated_sensor_is_found_and_others_are_explained(tmp_path: Path) ->
     assert any("does not exist" in problem for problem in looked.problems)
 
 
+@pytest.mark.parametrize("asked", [[], ["/dev/ttyX9"], ["/dev/serial/by-id/x"]])
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -119,12 +123,19 @@ def test_an_emulated_sensor_is_found_and_others_are_explained(tmp_path: Path) ->
     ],
 )
 def test_ports_that_cannot_be_used_are_explained(
-    changes: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, str], sentence: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = {"device": "/dev/ttyX9", "stable": None, "usb_id": None, "product": "", "holder": None, "access": "ok"}
+    facts = {
+        "device": "/dev/ttyX9",
+        "stable": "/dev/serial/by-id/x",
+        "usb_id": None,
+        "product": "",
+        "holder": None,
+        "access": "ok",
+    }
     port = inventory.SerialPort(**{**facts, **changes})  # type: ignore[arg-type]
     monkeypatch.setattr(inventory, "serial_ports", lambda: [port])
-    looked = look([], lambda text: None)
+    looked = look(asked, lambda text: None)
     assert any(sentence in problem for problem in looked.problems)
 
 
@@ -225,6 +236,15 @@ def test_what_would_not_be_right_is_not_written(tmp_path: Path, monkeypatch: pyt
     assert left_behind(tmp_path) == ["axond.toml.d"]
 
 
+def test_a_drop_in_that_says_another_name_is_not_hidden(tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "axond.toml.d").mkdir()
+    (tmp_path / "axond.toml.d" / "zz.toml").write_text('[device]\nid = "d2"\n')
+    assert setup(tmp_path, "--sensor", MADE, "--id", "d9") == 1
+    assert "says device.id = 'd2'" in capfd.readouterr().err
+    assert left_behind(tmp_path) == ["axond.toml.d"]
+    assert setup(tmp_path, "--sensor", MADE, "--id", "d2") == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -240,6 +260,9 @@ def test_what_would_not_be_right_is_not_written(tmp_path: Path, monkeypatch: pyt
         (["--sensor", MADE, "--broker", "a", "--username", "u", "--password-file", "absent"], 1, "cannot be read"),
         (["--sensor", MADE, "--broker", "a", "--ca-file", "absent.pem"], 1, "ca_file"),
         (["--sensor", MADE, "--broker", "a", "--no-broker"], 2, "not allowed with"),
+        (["--sensor", MADE, "--username", "u", "--password-file", "x"], 1, "without a broker"),
+        (["--sensor", MADE, "--ca-file", "x", "--no-broker"], 1, "without a broker"),
+        (["--sensor", MADE, "--broker", "\udcff"], 1, "no text in UTF-8"),
         (["--id", "Not Allowed"], 2, "1 to 63"),
         (["--profile", "toaster"], 2, "invalid choice"),
     ],
@@ -259,6 +282,32 @@ def test_nobody_to_ask_and_a_place_that_cannot_be_written(tmp_path: Path, capfd:
     (tmp_path / "file").write_text("")
     assert main(["setup", "--yes", "--sensor", MADE, "--config", str(tmp_path / "file" / "axond.toml")]) == 1
     assert "nothing was written" in capfd.readouterr().err
+
+
+def test_a_password_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), "utf-8"))
+    assert setup(tmp_path, "--sensor", MADE, "--broker", "b", "--username", "u", "--password-stdin") == 1
+    assert "no text in UTF-8" in capfd.readouterr().err
+    assert left_behind(tmp_path) == []
+
+
+def test_a_pipeline_that_nobody_wants_is_no_model_that_is_missing(tmp_path: Path) -> None:
+    class Unwilling(Ask):
+        def yes(self, question: str, default: bool = True) -> bool:
+            return default and not question.startswith("Pipeline")
+
+    said = talk(Given(tmp_path / "axond.toml", sensors=[made()], no_broker=True), Unwilling(), None)
+    assert said.answers.plan.pipelines == {}
+    assert said.answers.plan.unused == {}
+
+
+def test_what_a_device_says_of_itself_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n\n"))
+    person = Person(Console(file=shown, width=200))
+    assert person.yes("Sensor: [USB] Audio [/x]. Use it?")
+    assert person.text("Its name [/b]", "mic0") == "mic0"
+    assert "[USB] Audio [/x]" in shown.getvalue()
 
 
 def test_start_without_a_service_says_what_to_do(tmp_path: Path, capfd: Any) -> None:

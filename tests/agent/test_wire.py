@@ -151,7 +151,7 @@ def test_a_gap_record_has_a_range_and_a_cause() -> None:
         (packed(GOOD, cols={"a": [1]}), "'a' has 1 values"),
         (packed(GOOD, cols={"a": [1, [2]]}), "'a' holds"),
         (packed(GOOD, cols={"a": {}}), "'a' holds"),
-        (packed(GOOD, clock={"unc_ms": "x"}), "unc_ms"),
+        *((packed(GOOD, clock={"unc_ms": odd}), "unc_ms") for odd in ("x", True, -1, 10**400, math.inf, math.nan)),
         (packed(GOOD, gap={}), "cause"),
         (packed(GOOD, gap={"cause": "\ud800"}), "cause"),
     ],

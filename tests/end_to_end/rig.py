@@ -28,13 +28,13 @@ AUDIO_RATE_HZ = 8000
 WAIT_S = 20.0
 
 
-def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = WAIT_S, pause_s: float = 0.02) -> None:
     """Poll until true, or fail by name."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline_s:
             raise AssertionError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def bursts(seconds: float) -> np.ndarray:
@@ -50,12 +50,12 @@ def bursts(seconds: float) -> np.ndarray:
 def make_models(folder: Path) -> None:
     """Random networks with the real encoders: what they say means nothing, but it is always the same."""
     audio = audio_info(AUDIO_RATE_HZ)
-    _made(folder, "made-audio", audio, {"mode": "onset", "samples": 8000, "pre": 400}, {"kind": "audio_mel"})
+    made_bundle(folder, "made-audio", audio, {"mode": "onset", "samples": 8000, "pre": 400}, {"kind": "audio_mel"})
     window = {"mode": "time", "samples": 128, "hop": 16}
-    _made(folder, "made-motion", IMU_INFO, window, {"kind": "imu_delta"})
+    made_bundle(folder, "made-motion", IMU_INFO, window, {"kind": "imu_delta"})
 
 
-def _made(folder: Path, name: str, info: SensorInfo, window: dict[str, Any], encoder: dict[str, Any]) -> None:
+def made_bundle(folder: Path, name: str, info: SensorInfo, window: dict[str, Any], encoder: dict[str, Any]) -> None:
     rng = np.random.default_rng(len(name))
     changes = {
         "name": name,
@@ -131,6 +131,8 @@ model = "made-audio"
 [pipelines.motion]
 sensors = ["imu0"]
 model = "made-motion"
+[http]
+listen = []
 [log]
 format = "json"
 """

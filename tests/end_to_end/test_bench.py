@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from models.datasets.load import find
+from tests.brokers import MOSQUITTO
 from tests.end_to_end.rig import axond
 
 
@@ -34,3 +35,19 @@ def test_path_of_a_sample() -> None:
     assert 0 < numbers["model_share_of_p50"] < 1
     assert numbers["start_to_first_result_s"] > 0
     assert numbers["idle_pss_mib_without_model"] > 0
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_service_that_waits() -> None:
+    done = axond("bench", "service", "--seconds", "1", "--starts", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    assert 0 < numbers["start_to_ready_s"] < numbers["start_to_first_result_s"]
+    assert numbers["start_to_first_result_s"] > numbers["of_which_the_first_window_s"] == 2.56
+    assert (numbers["package_mib"] is None) == ("package_left_out" in numbers)
+    # No goals here: this machine is busy with other tests.
+    for suffix in ("", "_onnx"):
+        assert 10 < numbers[f"idle_pss_mib{suffix}"] <= numbers[f"idle_rss_mib{suffix}"] < 200
+        assert 0 <= numbers[f"idle_cpu_percent_of_a_core{suffix}"] < 100
+        assert 0 < numbers[f"idle_wakeups_per_s{suffix}"] < 1000
+        assert 5 <= numbers[f"idle_threads{suffix}"] < 100

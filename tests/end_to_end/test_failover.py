@@ -50,6 +50,8 @@ def installed(tmp_path: Path, fault: Path) -> Iterator[Rig]:
 [device]
 id = "rig"
 state_dir = "{made.state}"
+[http]
+listen = []
 [sensors.mic0]
 driver = "audio.file"
 path = "{made.wav}"

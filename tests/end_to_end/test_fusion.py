@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from agent import wire
 from agent.outbox_reader import records
 from hil.emulators.edvs import EdvsEmulator
 from hil.emulators.serial_pcm import SerialPcmEmulator
+from tests.brokers import free_port
 from tests.end_to_end.rig import Process, Rig, axond, log_lines, rig, wait_for
 from tests.models import fusion
 
@@ -31,6 +33,14 @@ class Fused:
     mic: SerialPcmEmulator
     camera: EdvsEmulator
     agent: Process
+    port: int
+
+    def metrics(self) -> dict[str, float]:
+        """Samples of one scrape, by name and labels."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
 
     def pipeline(self) -> dict[str, Any]:
         return self.rig.status().get("pipelines", {}).get("both", {})
@@ -56,6 +66,7 @@ def fused(tmp_path: Path) -> Iterator[Fused]:
     events = fusion.flashes(ONSETS_S)
     events[-1]["t_ns"] = round(LOOP_S * 1e9) - 1000  # the length of the loop
     t_us, x, y, on = (np.ascontiguousarray(events[name]) for name in ("t_ns", "x", "y", "on"))
+    port = free_port()
     with rig(tmp_path, None) as made, ExitStack() as stack:
         fusion.write(made.state / "models")
         made.config.write_text(f"""
@@ -70,6 +81,8 @@ rate_hz = 8000
 [sensors.cam0]
 driver = "event_camera.edvs"
 port = "{tmp_path / "camera"}"
+[http]
+listen = "127.0.0.1:{port}"
 [pipelines.both]
 sensors = ["cam0", "mic0"]
 model = "made-fused"
@@ -80,7 +93,7 @@ format = "json"
         mic = stack.enter_context(SerialPcmEmulator(samples, 8000, tmp_path / "mic", baud=500_000))
         pixels = (x.astype(np.uint8), y.astype(np.uint8), on.astype(np.uint8))
         camera = stack.enter_context(EdvsEmulator(t_us // 1000, *pixels, tmp_path / "camera"))
-        yield Fused(made, mic, camera, made.agent())
+        yield Fused(made, mic, camera, made.agent(), port)
 
 
 def test_either_sensor_may_be_unplugged(fused: Fused) -> None:
@@ -99,6 +112,14 @@ def test_either_sensor_may_be_unplugged(fused: Fused) -> None:
         shown = axond("status", *config)
         assert shown.returncode == 0, shown.stderr
         assert f"results rest on {other}" in shown.stdout
+        found = fused.metrics()
+        assert 0.3 < found['axond_fusion_quality{pipeline="both"}'] < 1
+        quality = {
+            name: found[f'axond_fusion_input_quality{{pipeline="both",sensor="{name}"}}'] for name in (sensor, other)
+        }
+        assert quality[sensor] == 0 and quality[other] > 0.95
+        assert found[f'axond_sensor_state{{sensor="{sensor}",state="missing"}}'] == 1
+        assert found[f'axond_fusion_late_samples_total{{pipeline="both",sensor="{other}"}}'] >= 0
         emulator.plug()
         wait_for(f"{sensor} again", fused.whole, PATIENCE_S)
     wait_for("the mean is whole again", lambda: fused.pipeline()["quality"] > 0.95, PATIENCE_S)

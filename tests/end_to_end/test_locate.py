@@ -25,6 +25,8 @@ CONFIG = """
 [device]
 id = "rig"
 state_dir = "{state}"
+[http]
+listen = []
 [sensors.array0]
 driver = "ultrasonic.array"
 port = "{array}"
