@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+from models.backends.onnx import import_runtime
 
 
 class OnnxLoop:
     """Buffers bound once, state read and written in turns."""
 
     def __init__(self, model: bytes) -> None:
+        onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -3,6 +3,8 @@
 Several steps at once go through the graph of a whole window, where the bundle has one: the loop then is in the runtime.
 """
 
+import importlib
+import os
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -59,7 +61,7 @@ class OnnxBackend(Backend):
     def _opened(self, model: bytes, name: str, wanted: "Interface", where: str) -> Any:
         """A session that has the interface ``wanted``. Raises BackendUnavailable or BadModel."""
         try:
-            import onnxruntime
+            onnxruntime = import_runtime()
         except ImportError as error:
             raise BackendUnavailable(NOT_INSTALLED) from error
         check(model, f"{where}: {name}")
@@ -172,6 +174,12 @@ def _version() -> str:
         except PackageNotFoundError:
             continue
     return "of unknown version"
+
+
+def import_runtime() -> Any:
+    """The module ``onnxruntime``, which without this tells Microsoft of the device and names it in a file (1.29)."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    return importlib.import_module("onnxruntime")
 
 
 def _failures() -> tuple[type[Exception], ...]:

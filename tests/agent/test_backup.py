@@ -101,11 +101,12 @@ def test_a_secret_elsewhere_and_a_model_elsewhere_are_named(site: Site, tmp_path
     (tmp_path / "ca.pem").write_text("x")
     (site.etc / "axond.toml.d" / "20.toml").write_text(
         f'[uplink]\nca_file = "{tmp_path}/ca.pem"\n[pipelines.p]\nsensors = ["s"]\nmodel = "./mine"\n'
+        f'locate.classes = "/elsewhere/c.npz"\n[pipelines.q]\nmodel = "{site.state}/models/mine"\n'
         '[sensors.s]\ndriver = "nonsense"\n[mirrors.m]\ntoken_file = "%d/token"\n'
     )
     assert site.run("backup", str(tmp_path / "b.tar.zst"), "--with-secrets", "--json") == 0
     left_out = json.loads(capfd.readouterr().out)["left_out"]
-    assert set(left_out) == {f"{tmp_path}/ca.pem", "./mine", "%d/token"}
+    assert set(left_out) == {f"{tmp_path}/ca.pem", "./mine", "/elsewhere/c.npz", "%d/token"}
 
 
 def test_what_was_there_is_kept_and_drop_ins_are_replaced_as_a_whole(site: Site, archive: Path) -> None:

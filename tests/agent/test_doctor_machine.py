@@ -336,16 +336,20 @@ def test_a_check_that_raises_or_hangs_is_a_finding(stage: Stage) -> None:
         yield Finding("one.first", "ok", "fine")
         raise ZeroDivisionError("by nothing")
 
+    def misfits(_: object) -> Iterator[Finding]:
+        yield Finding("misfit.rate", "ok", "{rate_hz:g} samples/s", facts={"rate_hz": None})
+
     def hangs(_: object) -> Iterator[Finding]:
         yield Finding("two.first", "problem", "bad")
         never.wait()
 
     scene = set_up(stage.config, stage.root)
     begin_s = time.monotonic()
-    found = examine(scene, [Check("one", raises), Check("two", hangs, 0.2)])
+    found = examine(scene, [Check("one", raises), Check("misfit", misfits), Check("two", hangs, 0.2)])
     never.set()
     assert time.monotonic() - begin_s < 5
-    assert [finding.id for finding in found] == ["two.first", "one.raised", "two.deadline", "one.first"]
+    ids = ["two.first", "one.raised", "misfit.raised", "two.deadline", "one.first"]
+    assert [finding.id for finding in found] == ids
     assert "ZeroDivisionError: by nothing" in found[1].told()["seen"]
 
 
