@@ -44,11 +44,6 @@ def certificates(path: Path) -> list[Certificate]:
     return found
 
 
-def expiry_s(path: Path) -> list[tuple[str, int]]:
-    """Subject and end, in seconds since 1970, of each certificate in a PEM file. Raises BadCertificate and OSError."""
-    return [(one.subject, one.not_after_s) for one in certificates(path)]
-
-
 def _blocks(text: str) -> Iterator[str]:
     start = text.find(_BEGIN)
     while start >= 0:

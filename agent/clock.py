@@ -22,6 +22,7 @@ from agent.clock_epochs import (
     Fix,
     Knowledge,
     fixes_document,
+    is_time,
     knowledge,
     parse_fixes,
     to_document,
@@ -310,13 +311,14 @@ def _parse(data: bytes) -> _Memory:
     """``ValueError`` for anything that ``_text`` has not made."""
     try:
         document = json.loads(data)
-        floor_us = None if document["floor_us"] is None else int(document["floor_us"])
+        floor_us = document["floor_us"]
         epochs = [
-            Epoch(
-                str(one["id"]), str(one["kernel"]), int(one["slept_us"]), int(one["end_us"]), parse_fixes(one["fixes"])
-            )
+            Epoch(str(one["id"]), str(one["kernel"]), one["slept_us"], one["end_us"], parse_fixes(one["fixes"]))
             for one in document["epochs"]
         ]
-    except (KeyError, TypeError, OverflowError, RecursionError, WireError) as error:
+    except (KeyError, TypeError, RecursionError, WireError) as error:
         raise ValueError(f"it is not what axond writes: {error!r}") from error
+    times = [0 if floor_us is None else floor_us, *(us for one in epochs for us in (one.slept_us, one.end_us))]
+    if not all(map(is_time, times)):
+        raise ValueError("a time in it is no whole number of 53 bits")
     return _Memory(floor_us, epochs[-MAX_EPOCHS:])

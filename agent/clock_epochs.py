@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.topics import is_name
-from agent.wire import MAX_SEQ, Batch, WireError
+from agent.wire import MAX_SEQ, Batch, WireError, is_uncertainty
 
 MAX_FIXES = 16
 MAX_EPOCHS = 64
@@ -65,7 +65,7 @@ def restamp(batch: Batch, table: Table) -> Batch:
     A stamp that was made while the clock was known stays, unless a later fix of its epoch contradicts it.
     """
     known = table.get(batch.epoch)
-    if known is None or batch.offset_us is None or not batch.t_us:
+    if not batch.epoch or known is None or batch.offset_us is None or not batch.t_us:
         return batch
     mono_us = batch.t_us[0] - batch.offset_us
     best = known.at(mono_us)
@@ -172,7 +172,7 @@ def from_document(document: object) -> Knowledge:
         raise WireError("what is known of an epoch must be an object")
     fixes = parse_fixes(document.get("fixes", []))
     least_us, most_us = (document.get(name) for name in ("least_us", "most_us"))
-    if not all(one is None or _is_time(one) for one in (least_us, most_us)):
+    if not all(one is None or is_time(one) for one in (least_us, most_us)):
         raise WireError("least_us and most_us must be whole numbers of 53 bits or null")
     if least_us is not None and most_us is not None and least_us > most_us:
         raise WireError("least_us is above most_us")
@@ -185,9 +185,9 @@ def parse_fixes(found: object) -> list[Fix]:
         raise WireError(f"fixes must be a list of at most {MAX_FIXES}")
     fixes = []
     for one in found:
-        if not (isinstance(one, list) and len(one) == 3 and _is_time(one[0]) and _is_time(one[1])):
+        if not (isinstance(one, list) and len(one) == 3 and is_time(one[0]) and is_time(one[1])):
             raise WireError("a fix must be mono_us, offset_us and unc_ms")
-        if type(one[2]) not in (int, float) or not 0 <= one[2] <= 1e12:
+        if not is_uncertainty(one[2]):
             raise WireError("a fix's unc_ms must be a number from 0 on")
         fixes.append(Fix(*one))
     return fixes
@@ -203,5 +203,6 @@ def parse_report(document: Mapping[str, Any]) -> dict[str, Knowledge]:
     return {name: from_document(known) for name, known in epochs.items()}
 
 
-def _is_time(number: object) -> bool:
+def is_time(number: object) -> bool:
+    """Whether it is a whole number of microseconds of 53 bits."""
     return type(number) is int and -MAX_SEQ <= number <= MAX_SEQ

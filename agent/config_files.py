@@ -26,7 +26,7 @@ def read_all(path: Path) -> Files:
 
 
 def _drop_ins(path: Path) -> list[Path]:
-    folder = path.with_name(path.name + ".d")
+    folder = path.parent / f"{path.name}.d"
     try:
         return sorted(file for file in folder.iterdir() if file.suffix == ".toml")
     except FileNotFoundError:
@@ -50,7 +50,10 @@ def origin(files: Files, keys: tuple[int | str, ...]) -> Path:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """``ValueError`` for what is no TOML."""
-    document: dict[str, Any] = tomllib.loads(text)
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("arrays or tables too deep inside each other") from error
     return document
 
 

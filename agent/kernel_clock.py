@@ -14,7 +14,8 @@ MAX_ERROR_MS = 16_000.0
 """MAXFREQ and NTP_PHASE_LIMIT of the kernel's timex.h."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _ID_CHARACTERS = 8
-_TICK_S = 0.1
+_SEEN_S = 2.0
+"""A leap is seen within that time: timesyncd, which has made it, may have touched its file before."""
 _READINGS = 5
 _CLOSE_NS = 20_000
 
@@ -57,7 +58,7 @@ def timesyncd_ms(file: Path = TIMESYNCD_FILE, *, set_at_s: float = 0.0) -> float
         touched_s = file.stat().st_mtime
     except OSError:
         return None
-    if touched_s < set_at_s - _TICK_S:  # somebody else has set the clock since
+    if touched_s < set_at_s - _SEEN_S:  # somebody else has set the clock since
         return None
     error_ms = (time.clock_gettime(time.CLOCK_REALTIME) - touched_s) * MAX_DRIFT * 1000
     return round(error_ms, 1) if 0 <= error_ms <= MAX_ERROR_MS else None

@@ -36,7 +36,7 @@ def give_back() -> None:
 
 def clean_code(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
     """From the lines of ``/proc/PID/smaps``: start and size of what is mapped from files, cannot be written and never
-    was (as relocations are). What is dropped of it comes back from the file, the same."""
+    was (as relocations are, in memory or swapped out). What is dropped of it comes back from the file, the same."""
     found: tuple[int, int] | None = None
     for line in smaps:
         mapping = _MAPPING.match(line)
@@ -44,7 +44,7 @@ def clean_code(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
             start, end = int(mapping["start"], 16), int(mapping["end"], 16)
             is_code = mapping["rights"] in ("r-xp", "r--p") and mapping["inode"] != "0"
             found = (start, end - start) if is_code else None
-        elif found and line.startswith("Anonymous:"):
-            if line.split()[1] == "0":
-                yield found
+        elif line.startswith("Anonymous:") and line.split()[1] != "0":
             found = None
+        elif found and line.startswith("Swap:") and line.split()[1] == "0":
+            yield found

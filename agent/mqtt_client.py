@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import time
+from contextlib import suppress
 from functools import lru_cache
 from threading import Thread
 from typing import Any
@@ -69,8 +70,10 @@ class BufferedSocket:
                 sent = self._raw.send(self._unsent)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
-            except OSError:  # the connection is gone, which the next read tells
+            except OSError:  # a stream with a hole in it is no use: the next read tells that it has ended
                 self._unsent.clear()
+                with suppress(OSError):
+                    self.shutdown()
                 return
             del self._unsent[:sent]
 
@@ -104,9 +107,10 @@ class BurstClient(Client):
         self._server.start()
 
     def finish(self) -> None:
-        """Waits for the end of the connection; nothing may be called afterwards."""
+        """Waits for the end of the connection, ends one that was never served; nothing may be called afterwards."""
         if self._server.ident is not None:
             self._server.join()
+        self._sock_close()
         os.close(self._bell)
 
     def publish(self, *arguments: Any, **options: Any) -> MQTTMessageInfo:

@@ -69,7 +69,8 @@ def problems(path: Path) -> Iterator[str]:
     with _reading(path) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
-            yield f"the file has format {version}, this axond checks {VERSION} (an agent that starts brings it there)"
+            then = "an agent that starts brings it there" if version < VERSION else "a newer axond made it"
+            yield f"the file has format {version}, this axond checks {VERSION} ({then})"
             return
         connection.execute("BEGIN")
         for (verdict,) in connection.execute("PRAGMA integrity_check(20)"):

@@ -36,6 +36,7 @@ MAX_PLAIN_BYTES = 4 << 20
 MAX_ROWS = 1000
 MAX_COLUMNS = 64
 MAX_SEQ = (1 << 53) - 1
+MAX_UNCERTAINTY_MS = 1e12
 VERSION = 1
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "zstd"
@@ -165,7 +166,8 @@ class Batch:
     @property
     def stamped_rows(self) -> list[dict[str, Value]]:
         """``rows`` with ``t_unc_ms`` after ``t_us``: how wrong that may be, None if nobody knows."""
-        return [{"seq": row["seq"], "t_us": row["t_us"], "t_unc_ms": self.uncertainty_ms, **row} for row in self.rows]
+        order = {"seq": None, "t_us": None, "t_unc_ms": None}
+        return [{**order, **row, "t_unc_ms": self.uncertainty_ms} for row in self.rows]
 
 
 def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], clock: Clock) -> bytes:
@@ -331,13 +333,18 @@ def _plain_text(data: bytes) -> bytes:
         raise WireError(f"batch of {len(data)} bytes is not zstd: {error}") from error
 
 
+def is_uncertainty(number: object) -> bool:
+    """Whether it is a number of milliseconds that can be calculated with."""
+    return isinstance(number, int | float) and type(number) is not bool and 0 <= number <= MAX_UNCERTAINTY_MS
+
+
 def _checked_clock(clock: object) -> tuple[float | None, int | None, str]:
     """The uncertainty, the offset and the epoch; an older axond did not name epochs."""
     if not isinstance(clock, dict):
         return None, None, ""
     uncertainty_ms, offset_us, epoch = (clock.get(name) for name in ("unc_ms", "mono_us", "epoch"))
-    if uncertainty_ms is not None and type(uncertainty_ms) not in (int, float):
-        raise WireError("clock.unc_ms must be a number or null")
+    if uncertainty_ms is not None and not is_uncertainty(uncertainty_ms):
+        raise WireError("clock.unc_ms must be a number from 0 on or null")
     if offset_us is not None and not (type(offset_us) is int and -MAX_SEQ <= offset_us <= MAX_SEQ):
         raise WireError("clock.mono_us must be a whole number of 53 bits or null")
     if epoch is not None and epoch != "" and not is_name(epoch):

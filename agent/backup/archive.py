@@ -115,7 +115,7 @@ class Writer:
         try:
             self._tar.addfile(info, source)
         except ValueError as error:
-            raise BackupError(f"{name}: {error}; such a file cannot be backed up") from error
+            raise BackupError(f"{name!r}: {error}; such a file cannot be backed up") from error
 
 
 class _Source:
@@ -154,7 +154,7 @@ def writing(file: BinaryIO, told: Told) -> Iterator[Writer]:
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     with (
         compressor.stream_writer(file, closefd=False) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict") as tar,
     ):
         yield Writer(tar, told)
 

@@ -23,6 +23,7 @@ from agent.backup.archive import (
     members,
     writing,
 )
+from agent.backup.verify import verify
 from agent.config import DeviceTable
 from agent.config_files import merge, read_all, validated
 from agent.credentials import SOURCE_PREFIX
@@ -64,9 +65,9 @@ class Installation:
     def secrets(self) -> list[Path]:
         """Files that its keys ``..._file`` name, and whatever lies in its folder ``credentials``."""
         found = [Path(str(value)) for value in _files_named(self.document)]
-        folder = self.files[0].parent / CREDENTIALS
+        folder = self.files[0].absolute().parent / CREDENTIALS
         with suppress(FileNotFoundError):
-            found += [path for path in folder.iterdir() if path.is_file()]
+            found += [path for path in folder.iterdir() if path.is_file() and ASIDE not in path.name]
         return sorted(set(found))
 
 
@@ -89,14 +90,15 @@ def make(config: Path, target: Path, *, secrets: bool, told: Callable[[int, int]
     """
     there = Installation.read(config)
     target = target.absolute()
-    _check_target(target)
     state_dir = there.device.state_dir
+    _check_target(target, state_dir)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
             return _make(there, target, Path(scratch), state_dir, secrets=secrets, told=told)
     except OSError as error:
         where = error.filename or target
-        raise BackupError(f"{where}: {error.strerror or error}; nothing was written") from error
+        why = "; run it with sudo" if isinstance(error, PermissionError) else ""
+        raise BackupError(f"{where}: {error.strerror or error}{why}; nothing was written") from error
 
 
 def _make(
@@ -109,7 +111,8 @@ def _make(
     told: Callable[[int, int], None],
 ) -> Made:
     copied, results = scratch / OUTBOX, None
-    kept = dict(_state_files(state_dir))
+    left_out: dict[str, str] = {}
+    kept = dict(_state_files(state_dir, left_out))
     size = sum(path.stat().st_size for path in kept.values() if path.exists())
     db = state_dir / OUTBOX
     size += 2 * db.stat().st_size if db.exists() else 0
@@ -126,7 +129,7 @@ def _make(
         secrets=secrets,
         results=results,
     )
-    made = Made(target, head)
+    made = Made(target, head, left_out=left_out)
     fresh = scratch / "archive"
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         with writing(file, advance) as writer:
@@ -138,6 +141,11 @@ def _make(
         file.flush()
         os.fsync(file.fileno())
         made.bytes = file.tell()
+    try:
+        verify(fresh)
+    except BackupError as error:
+        why = str(error).replace(str(fresh), str(target))
+        raise BackupError(f"no restore would take this, so nothing was written: {why}") from error
     fresh.replace(target)
     sync_folder(target.parent)
     return made
@@ -150,6 +158,7 @@ def _write(writer: Writer, there: Installation, kept: dict[str, Path], made: Mad
     for path in drop_ins:
         writer.add_file(DROP_INS + path.name, path)
     made.files += len(there.files)
+    taken: set[str] = set()
     for path in there.secrets():
         inside = _inside(path, main.parent)
         if str(path).startswith("%d/"):
@@ -160,8 +169,9 @@ def _write(writer: Writer, there: Installation, kept: dict[str, Path], made: Mad
             made.left_out[str(path)] = "it may be a secret; --with-secrets takes it in"
         elif inside is None:
             made.left_out[str(path)] = f"it is not a file below {main.parent}; keep it safe in another way"
-        else:
+        elif inside not in taken:
             writer.add_file(SECRETS + inside, path)
+            taken.add(inside)
             made.files += 1
     for name, path in kept.items():
         try:
@@ -169,17 +179,29 @@ def _write(writer: Writer, there: Installation, kept: dict[str, Path], made: Mad
             made.files += 1
         except FileNotFoundError:  # the agent replaced or removed it just now
             made.left_out[str(path)] = "it went away while the backup was made"
-    for name, pipeline in _table(there.document, "pipelines").items():
-        model = pipeline.get("model") if isinstance(pipeline, dict) else None
-        if isinstance(model, str) and "/" in model:
-            made.left_out[model] = f"the model of pipeline {name} is not below the state_dir"
+    made.left_out |= _elsewhere(there)
 
 
-def _state_files(state_dir: Path) -> Iterator[tuple[str, Path]]:
+def _elsewhere(there: Installation) -> dict[str, str]:
+    """Models and their like that pipelines name, and that are not below the state_dir -> why they are left out."""
+    found: dict[str, str] = {}
+    pipelines = _table(there.document, "pipelines")
+    for name in pipelines:
+        pipeline = _table(pipelines, name)
+        model, classes = pipeline.get("model"), _table(pipeline, "locate").get("classes")
+        for path in (model if "/" in str(model) else None, classes):
+            if path and not Path(str(path)).resolve().is_relative_to(there.device.state_dir.resolve()):
+                found[str(path)] = f"pipeline {name} uses it, and it is not below the state_dir"
+    return found
+
+
+def _state_files(state_dir: Path, left_out: dict[str, str]) -> Iterator[tuple[str, Path]]:
     """What the agent keeps beside its outbox: models, streams' states and what else is a plain file."""
-    for folder, folders, files in os.walk(state_dir):
+    for folder, folders, files in os.walk(state_dir, onerror=_unless_absent):
         at = Path(folder)
         top = at == state_dir
+        for path in (at / name for name in (*folders, *files) if (at / name).is_symlink()):
+            left_out[str(path)] = "it is a link; back up what it leads to in another way"
         folders[:] = sorted(name for name in folders if not (top and (ASIDE in name or name.startswith(STAGE))))
         for name in sorted(files):
             path = at / name
@@ -188,10 +210,18 @@ def _state_files(state_dir: Path) -> Iterator[tuple[str, Path]]:
                 yield str(path.relative_to(state_dir)), path
 
 
-def _check_target(target: Path) -> None:
-    """BackupError for a place that takes no file, or has one that is no backup."""
+def _unless_absent(error: OSError) -> None:
+    """A folder that may not be read is no backup without it."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _check_target(target: Path, state_dir: Path) -> None:
+    """BackupError for a place that takes no file, has one that is no backup, or would be in the next backup."""
     if not target.parent.is_dir():
         raise BackupError(f"{target.parent} is no folder; make it first, or name another")
+    if target.parent.resolve().is_relative_to(state_dir.resolve()):
+        raise BackupError(f"{target} is in the state_dir, all of which is backed up; name a place elsewhere")
     if target.is_dir():
         raise BackupError(f"{target} is a folder; name a file in it")
     if target.exists():
@@ -217,7 +247,8 @@ def _adding(told: Callable[[int, int], None], total: int) -> Told:
 def _inside(path: Path, folder: Path) -> str | None:
     """``path`` from ``folder`` on; None if it is elsewhere or no file."""
     try:
-        return str(path.resolve().relative_to(folder.resolve())) if path.is_file() else None
+        # A link is taken in as the file that its name gives.
+        return str((path.parent.resolve() / path.name).relative_to(folder.resolve())) if path.is_file() else None
     except ValueError:
         return None
 

@@ -12,6 +12,8 @@ from agent.outbox_schema import LEDGER_COLUMNS, PAGE_BYTES
 from agent.outbox_store import OutboxLimits, OutboxStore, audit
 
 STEP_PAGES = 256
+DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises: what SQLite says of it may be no text."""
 _NEW = "NOT EXISTS (SELECT 1 FROM main.ledger l WHERE l.boot = o.boot AND l.stream = o.stream)"
 
 
@@ -28,7 +30,7 @@ def copy(path: Path, target: Path, told: Callable[[int], None], remedy: str) -> 
             source.execute("BEGIN")
             source.execute("SELECT count(*) FROM sqlite_master").fetchone()
             source.backup(copied, pages=STEP_PAGES, progress=_progress(told))
-    except sqlite3.Error as error:
+    except DAMAGE as error:
         raise BackupError(f"{path} cannot be copied: {error}") from error
     check(target, f"{path} is damaged", remedy)
     return waiting(target)
@@ -49,15 +51,18 @@ def check(path: Path, what: str, remedy: str) -> None:
     """BackupError ``what: ...; remedy`` unless the file is whole and its books balance."""
     try:
         found = next(problems(path), None)
-    except (OutboxUnreadable, sqlite3.Error) as error:
+    except (OutboxUnreadable, *DAMAGE) as error:
         found = str(error)
     if found is not None:
         raise BackupError(f"{what}: {found}; {remedy}")
 
 
 def waiting(path: Path) -> int:
-    """Results that wait to be delivered."""
-    return sum(counts.pending for counts in audit(path).values())
+    """Results that wait to be delivered. Raises BackupError."""
+    try:
+        return sum(counts.pending for counts in audit(path).values())
+    except DAMAGE as error:
+        raise BackupError(f"{path} cannot be read: {error}") from error
 
 
 def bring_up_to_date(path: Path) -> None:
@@ -65,7 +70,7 @@ def bring_up_to_date(path: Path) -> None:
     try:
         with closing(OutboxStore.open(path, OutboxLimits())) as store:
             store.entries()
-    except (sqlite3.Error, ConfigError) as error:
+    except (ConfigError, *DAMAGE) as error:
         raise BackupError(f"the outbox in the backup cannot be used: {error}") from error
 
 
@@ -93,7 +98,7 @@ def add_missing(path: Path, older: Path) -> int:
                 "SELECT ifnull(sum(seq1 - seq0 + 1), 0) FROM main.batches WHERE id > ? AND NOT is_gap", (before,)
             ).fetchone()
             connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except DAMAGE as error:
         raise BackupError(f"the outbox here and that of the backup cannot be joined: {error}") from error
     return int(added)
 
@@ -103,7 +108,7 @@ def fold(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-    except sqlite3.Error as error:
+    except DAMAGE as error:
         raise BackupError(f"{path} cannot be written: {error}") from error
     for part in ("-wal", "-shm"):
         rest = path.with_name(path.name + part)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from agent.backup import outbox
-from agent.backup.make import ASIDE, OUTBOX, STAGE, sync_folder
+from agent.backup.make import ASIDE, STAGE, sync_folder
 from agent.credentials import SOURCE_FOLDER
 
 USER = "axond"
@@ -71,8 +70,6 @@ def replace_state(stage: Path, owner: Owner, restored: Restored) -> None:
         if path.is_dir():
             _swap_folder(path, target, restored)
             continue
-        if path.name == OUTBOX and target.exists():
-            outbox.fold(target)  # a WAL of the old file must not meet the new one
         _swap_file(path, target, restored)
     sync_folder(restored.state_dir)
 
@@ -84,7 +81,9 @@ def _swap_file(new: Path, target: Path, restored: Restored) -> None:
         try:
             aside.hardlink_to(target)
         except OSError:  # a file system without links
-            shutil.copy2(target, aside)
+            # Never through a name that others could have made a link meanwhile.
+            copy = Path(shutil.copy2(target, new.with_name(aside.name), follow_symlinks=False))
+            copy.replace(aside)
         restored.aside.append(str(aside))
     new.replace(target)
     restored.files.append(str(target))
@@ -101,7 +100,7 @@ def _swap_folder(new: Path, target: Path, restored: Restored) -> None:
 
 def _aside(target: Path) -> Path:
     number = 1
-    while (aside := target.with_name(f"{target.name}{ASIDE}{number}")).exists():
+    while os.path.lexists(aside := target.with_name(f"{target.name}{ASIDE}{number}")):
         number += 1
     return aside
 

@@ -10,17 +10,19 @@ from pathlib import Path
 
 from agent.backup import outbox
 from agent.backup.archive import STATE, BackupError, members
-from agent.backup.make import OUTBOX, STAGE, Installation
+from agent.backup.make import CREDENTIALS, OUTBOX, STAGE, Installation
 from agent.backup.replace import Owner, Restored, clean, give, owner_of, replace_config, replace_state, write
 from agent.backup.verify import Contents, verify
 from agent.clock import FILE as CLOCK
 from agent.config import NAME, DeviceTable
+from agent.credentials import SOURCE_FOLDER
 from agent.errors import ConfigError
 from agent.outbox_file import FileInUse, claimed
 
 IDENTITY = "zz-restored-device.toml"
 """The last of the drop-ins, so that what it says holds."""
 SPARE_BYTES = 8 << 20
+REMEDY = "start the agent once, which saves what can be read, or move the file away"
 Told = Callable[[int, int], None]
 
 
@@ -40,6 +42,7 @@ def restore(path: Path, wish: Wish, told: Told) -> Restored:
     """``told``: gets bytes done, and in all. Raises BackupError; unless its sentence says so, nothing has changed."""
     contents = verify(path)
     config = wish.config.absolute()
+    restored: Restored | None = None
     try:
         here = Installation.read(config) if config.exists() else None
     except ConfigError:
@@ -52,8 +55,10 @@ def restore(path: Path, wish: Wish, told: Told) -> Restored:
             device = _stage_config(contents, staged, config, here, wish)
             restored = Restored(device.id, device.state_dir)
             _check_place(contents, restored.state_dir, here, wish)
+            _stage_secrets(contents, staged, config, restored)
             owner = owner_of(restored.state_dir)
             stack.enter_context(_held(restored.state_dir, owner))
+            _check_results(restored, here)
             clean(restored.state_dir)
             state = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=restored.state_dir, prefix=STAGE)))
             if not wish.config_only:
@@ -62,9 +67,9 @@ def restore(path: Path, wish: Wish, told: Told) -> Restored:
             replace_state(state, owner, restored)
     except OSError as error:
         where = error.filename or config
-        raise BackupError(
-            f"{where}: {error.strerror or error}; what was replaced until then is kept beside it"
-        ) from error
+        changed = restored is not None and (restored.files or restored.aside)
+        rest = "what was replaced until then is kept beside it" if changed else "nothing has changed"
+        raise BackupError(f"{where}: {error.strerror or error}; {rest}") from error
     _note(contents, restored, wish)
     return restored
 
@@ -84,10 +89,9 @@ def _stage_config(contents: Contents, staged: Path, config: Path, here: Installa
             "and '-', a letter or digit first"
         )
     for name, content in contents.config.items():
-        target = staged / name
         if name.startswith("axond.toml"):
             target = staged / (config.name + name.removeprefix("axond.toml"))
-        write(target, content, contents.modes[f"config/{name}"])
+            write(target, content, contents.modes[f"config/{name}"])
     main = staged / config.name
     wanted = wish.new_device or old
     try:
@@ -102,6 +106,28 @@ def _stage_config(contents: Contents, staged: Path, config: Path, here: Installa
     return found.device
 
 
+def _stage_secrets(contents: Contents, staged: Path, config: Path, restored: Restored) -> None:
+    """Passwords and keys in ``staged``. A stranger's file must not say which other files it brings.
+
+    All below ``credentials``, and where nothing but axond's files are, what the configuration names.
+    """
+    ours = config.parent == SOURCE_FOLDER.parent
+    named = Installation.read(staged / config.name).secrets() if ours else []
+    for name, content in contents.config.items():
+        kind, _, inside = name.partition("/")
+        if kind != "secrets":
+            continue
+        if inside.startswith(f"{CREDENTIALS}/") or (
+            config.parent / inside in named and not inside.startswith(config.name)
+        ):
+            write(staged / name, content, 0o600)
+        else:
+            restored.notes.append(
+                f"{config.parent / inside} was left in the backup, since it is not below {CREDENTIALS}: "
+                f"tar --zstd -xf {contents.path} config/{name}"
+            )
+
+
 def _check_place(contents: Contents, state_dir: Path, here: Installation | None, wish: Wish) -> None:
     """What a stranger's file says is no reason to write anywhere: BackupError for a place that is not expected."""
     expected = [DeviceTable().state_dir, wish.state_dir, here.device.state_dir if here else None]
@@ -109,6 +135,18 @@ def _check_place(contents: Contents, state_dir: Path, here: Installation | None,
         raise BackupError(
             f"the configuration in {contents.path} keeps its state in {state_dir}; if that is right, add "
             f"--state-dir {state_dir}"
+        )
+
+
+def _check_results(restored: Restored, here: Installation | None) -> None:
+    """BackupError if results wait here that would be sent under another device's name."""
+    db = restored.state_dir / OUTBOX
+    if here is None or here.device.id == restored.device or not db.exists():
+        return
+    if waiting := outbox.waiting(db):
+        raise BackupError(
+            f"{db} holds {waiting} results of device {here.device.id!r}, which would be sent as those of "
+            f"{restored.device!r}: deliver them first, or move the file away"
         )
 
 
@@ -158,10 +196,10 @@ def _stage_state(
         if member.sha256 != contents.sums.get(member.name):
             raise BackupError(f"{contents.path} changed while it was read")
     if (stage / OUTBOX).exists():
-        _join(stage / OUTBOX, db, restored, here)
+        _join(stage / OUTBOX, db, restored)
 
 
-def _join(staged: Path, db: Path, restored: Restored, here: Installation | None) -> None:
+def _join(staged: Path, db: Path, restored: Restored) -> None:
     """Checks the outbox of the backup, and joins it with one that is here: what that one has is newer."""
     outbox.bring_up_to_date(staged)
     outbox.check(staged, "the outbox in the backup is damaged", "take another backup, or restore with --config-only")
@@ -169,14 +207,8 @@ def _join(staged: Path, db: Path, restored: Restored, here: Installation | None)
         restored.results = outbox.waiting(staged)
         outbox.fold(staged)
         return
-    remedy = "start the agent once, which saves what can be read, or move the file away"
     joined = staged.with_name("joined.db")
-    outbox.copy(db, joined, lambda _: None, remedy)
-    if here is not None and here.device.id != restored.device and outbox.waiting(joined):
-        raise BackupError(
-            f"{db} holds {outbox.waiting(joined)} results of device {here.device.id!r}, which would be sent as "
-            f"those of {restored.device!r}: deliver them first, or move the file away"
-        )
+    outbox.copy(db, joined, lambda _: None, REMEDY)
     outbox.bring_up_to_date(joined)
     restored.results = outbox.add_missing(joined, staged)
     if not restored.results:
@@ -185,9 +217,9 @@ def _join(staged: Path, db: Path, restored: Restored, here: Installation | None)
             spare.unlink()
         restored.notes.append(f"{db} is newer than the backup and lacks nothing of it: it stays")
         return
-    outbox.check(joined, "the joined outbox is not right", remedy)
-    outbox.fold(joined)
-    outbox.fold(staged)
+    outbox.check(joined, "the joined outbox is not right", REMEDY)
+    for file in (joined, staged, db):  # a WAL of the old file must not meet the new one
+        outbox.fold(file)
     joined.replace(staged)
     restored.notes.append(
         f"{db} is newer than the backup: {restored.results} results that only the backup has were added to it"

@@ -22,7 +22,6 @@ class Contents:
     modes: dict[str, int] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)
     state_bytes: int = 0
-    all_bytes: int = 0
 
 
 def verify(path: Path) -> Contents:
@@ -47,7 +46,6 @@ def verify(path: Path) -> Contents:
             pass
         found.sums[member.name] = member.sha256
         found.modes[member.name] = member.mode
-        found.all_bytes += member.size
     if found is None or CONFIG not in found.sums:
         raise BackupError(f"{path} is no backup of axond: it has no configuration")
     differing = next((name for name, sum_ in found.sums.items() if told.get(name) != sum_), None)

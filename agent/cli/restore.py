@@ -75,6 +75,7 @@ under it. What was delivered since the backup is sent once more and the hub drop
 it is kept, and what only the backup has is added.
 Onto a machine that is to be another device: --as-new-device ID takes over all but the results, which are the old
 device's and stay in the backup.
+Of passwords and keys those in the folder credentials come back, and in /etc/axond whatever the configuration names.
 
 Exit codes: 0 restored (it says what is left to do), 1 refused or failed: nothing has changed unless it says so.
 

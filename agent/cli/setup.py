@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
         facts |= _started(options, ask, said)
     except SetupError as error:
         raise CommandError(str(error)) from error
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise CommandError(f"nothing was written: what was given is no text in UTF-8 ({error.reason})") from error
     if options.json:
         print_json(facts)

@@ -1,7 +1,7 @@
 """Which backends can run the models here, and why the others cannot."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 
 from agent.cli.accelerators import look as try_backend
 from agent.cli.accelerators import survey
@@ -23,7 +23,7 @@ INSTALL = {
 
 def look(scene: Scene) -> Iterator[Finding]:
     """Each backend is tried on the golden vectors of the configured models, unless an agent uses the chips now."""
-    bundles = list(_bundles(scene))
+    bundles = _bundles(scene)
     usable: set[str] = set()
     reasons: dict[str, str] = {}
     for kind in backends():
@@ -47,20 +47,14 @@ def look(scene: Scene) -> Iterator[Finding]:
     yield from _pipelines(scene, usable, reasons)
 
 
-def _bundles(scene: Scene) -> Iterator[Bundle]:
-    """Those of the configured pipelines, else the shipped ones."""
+def _bundles(scene: Scene) -> list[Bundle]:
+    """Those of the configured pipelines that can be read, else the shipped ones."""
     named = {pipeline.model for pipeline in scene.settings.pipelines.values() if pipeline.model}
-    folders: list[Path] = []
+    bundles: list[Bundle] = []
     for model in sorted(named):
-        try:
-            folders.append(find_bundle(model, scene.settings.model_folders))
-        except (BadModel, OSError):  # the check of the configuration tells
-            continue
-    for folder in folders or [manifest.parent for manifest in sorted(ZOO.glob(f"*/{MANIFEST}"))]:
-        try:
-            yield load(folder)
-        except (BadModel, OSError):
-            continue
+        with suppress(BadModel, OSError):  # the check of the configuration tells
+            bundles.append(load(find_bundle(model, scene.settings.model_folders)))
+    return bundles or [load(manifest.parent) for manifest in sorted(ZOO.glob(f"*/{MANIFEST}"))]
 
 
 def _pipelines(scene: Scene, usable: set[str], reasons: dict[str, str]) -> Iterator[Finding]:

@@ -93,10 +93,13 @@ def _journal(redact: Redactor) -> Iterator[dict[str, Any]]:
     journalctl = shutil.which("journalctl")
     if journalctl is None:
         return
-    done = subprocess.run(
-        [journalctl, "-u", UNIT, "-o", "json", "-n", str(LOG_LINES), "--no-pager", "--quiet"],
-        capture_output=True, text=True, timeout=LOG_S, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [journalctl, "-u", UNIT, "-o", "json", "-n", str(LOG_LINES), "--no-pager", "--quiet"],
+            capture_output=True, text=True, errors="replace", timeout=LOG_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return
     for line in done.stdout.splitlines():
         try:
             entry = json.loads(line)

@@ -37,6 +37,7 @@ class _Run:
     def _look(self) -> None:
         try:
             for finding in self.check.look(self._scene):
+                finding.told()  # facts that do not fit, of an agent of another version say, show here
                 self.found.append(finding)
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: whatever it is, it is told as a finding
             self.found.append(

@@ -40,8 +40,10 @@ def look(scene: Scene) -> Iterator[Finding]:
         if not there(path):
             yield Finding("outbox.none", "ok", "there is no outbox yet: {path}", WHERE, facts=facts)
             return
-        yield from _whole(scene, facts)
-        yield from _waiting(scene, facts)
+        whole = _whole(scene, facts)
+        yield whole
+        if whole.id != "outbox.format":
+            yield from _waiting(scene, facts)
     except (OutboxUnreadable, PermissionError) as error:
         if isinstance(error.__cause__, sqlite3.DatabaseError) and not isinstance(
             error.__cause__, sqlite3.OperationalError
@@ -52,17 +54,16 @@ def look(scene: Scene) -> Iterator[Finding]:
     yield from _room(scene, facts)
 
 
-def _whole(scene: Scene, facts: dict[str, object]) -> Iterator[Finding]:
+def _whole(scene: Scene, facts: dict[str, object]) -> Finding:
     found = list(islice(problems(scene.outbox), 20))
     if not found:
-        yield Finding("outbox.whole", "ok", "{path} is whole, and its books balance", WHERE, facts=facts)
-    elif found[0].startswith("the file has format"):
-        yield Finding(
+        return Finding("outbox.whole", "ok", "{path} is whole, and its books balance", WHERE, facts=facts)
+    if found[0].startswith("the file has format"):
+        return Finding(
             "outbox.format", "note", "{path}: {sentence}", WHERE, facts={**facts, "sentence": found[0]},
             remedy="start the agent once", commands=("sudo systemctl start axond",),
         )  # fmt: skip
-    else:
-        yield _damaged(facts, found)
+    return _damaged(facts, found)
 
 
 def _unreadable(scene: Scene, facts: dict[str, object]) -> Finding:

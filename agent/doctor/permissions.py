@@ -168,11 +168,11 @@ def _device(scene: Scene, path: Path, where: str) -> Iterator[Finding]:
         "problem",
         "{path} cannot be opened by {user}, who runs axond, nor by its group {group}",
         where,
-        "install axond's udev rules, which give sensors to a group, and plug the device in again",
-        ("sudo cp packaging/udev/60-axond.rules /etc/udev/rules.d/", "sudo udevadm control --reload",
-         "sudo udevadm trigger"),
+        "install axond's udev rules (its package has them, else packaging/udev/60-axond.rules of its source), which "
+        "give sensors to a group, and plug the device in again",
+        ("sudo udevadm control --reload", "sudo udevadm trigger"),
         facts,
-    )  # fmt: skip
+    )
 
 
 def _owner(uid: int) -> str:

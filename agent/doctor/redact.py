@@ -39,7 +39,7 @@ COUNTS = frozenset((
     "given_up_samples", "rows", "bytes", "oldest_age_s", "evicted", "refused", "salvaged", "damaged_files", "unproven",
     "written_bytes", "produced", "delivered", "pending", "balanced", "connected", "since_s", "in_flight", "sent",
     "rewinds", "resent", "skipped", "waiting", "p50_ms", "p95_ms", "p99_ms", "overhead_p50_ms", "count", "late",
-    "score", "results", "run_ms", "uncertainty_ms", "since_ns", "end_ns", "batches", "connections", "wall_us",
+    "results", "run_ms", "uncertainty_ms", "since_ns", "end_ns", "batches", "connections", "wall_us",
     "last_known_us", "at_least_us", "steps", "last_step_ms", "may_ask", "start_ns", "stop_ns", "pins", "urgent",
     "max_bytes", "keep_free_bytes", "commit_interval_s", "data_cores", "other_cores", "overhead_p99_ms",
     "sensor_p50_ms", "sensor_p99_ms", "wait_p50_ms", "wait_p99_ms", "encode_p50_ms", "encode_p99_ms", "backend_p50_ms",
@@ -57,7 +57,7 @@ STATES = frozenset((
     "3.1.1", "synchronised", "unsynchronised", "wrong", "unavailable", "loading", "jetson", "nuc", "pi", "generic",
 ))  # fmt: skip
 _PORT = re.compile(r"/dev/tty(USB|ACM|S|AMA|THS)\d{1,3}")
-_KERNEL = re.compile(r"/(sys|proc)/[\w:./-]+|/dev/snd/pcm\w+")
+_KERNEL = re.compile(r"/sys/(?!.*\.\.)[\w:./-]+|/dev/snd/pcm\w+")
 
 
 class Redactor:
@@ -108,7 +108,8 @@ class Redactor:
         return ".".join(self._key_or_tag(part) for part in where.split(".")) if where else ""
 
     def _key_or_tag(self, part: str) -> str:
-        return part if part in self._keys or part in self._words or part.isdecimal() else f"#{self.tag(part)}"
+        place_in_a_list = part.isdecimal() and len(part) < 3
+        return part if part in self._keys or part in self._words or place_in_a_list else f"#{self.tag(part)}"
 
     def config(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration as it stands in the files."""

@@ -4,6 +4,8 @@ import grp
 import os
 import pwd
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,24 +134,26 @@ def asked(state_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
 def runner(state_dir: Path, root: Path, *, running: bool) -> User:
     """Who runs axond here: the owner of the running agent's socket, else the unit's user, else who asks."""
     if running:
-        return user_of((state_dir / SOCKET_NAME).stat().st_uid)
+        with suppress(OSError):  # it has ended since it answered
+            return user_of((state_dir / SOCKET_NAME).stat().st_uid)
     for name in (unit_value(root, "User"), "axond" if unit_file(root) else None):
         if name is not None:
             try:
-                return user_of(pwd.getpwnam(name).pw_uid, unit_value(root, "SupplementaryGroups") or "")
+                uid = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+                return user_of(uid, _unit_groups(root))
             except KeyError:
                 continue
     return user_of(os.geteuid())
 
 
-def user_of(uid: int, extra_groups: str = "") -> User:
-    """A user with its groups; ``extra_groups`` are names that a unit adds."""
+def user_of(uid: int, extra_groups: Sequence[str] = ()) -> User:
+    """A user with its groups; ``extra_groups`` are names or numbers that a unit adds."""
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
         return User(str(uid), uid, frozenset(os.getgroups() if uid == os.geteuid() else ()))
     groups = os.getgroups() if uid == os.geteuid() else os.getgrouplist(entry.pw_name, entry.pw_gid)
-    added = [group.gr_gid for group in grp.getgrall() if group.gr_name in extra_groups.split()]
+    added = [group.gr_gid for group in grp.getgrall() if {group.gr_name, str(group.gr_gid)} & set(extra_groups)]
     return User(entry.pw_name, uid, frozenset((*groups, *added)))
 
 
@@ -169,6 +173,18 @@ def unit_files(root: Path) -> list[Path]:
 
 def unit_value(root: Path, key: str) -> str | None:
     """What the unit says last for a key, drop-ins included."""
-    lines = [line for file in unit_files(root) for line in lines_of(file)]
-    said = [line.partition("=")[2].strip() for line in lines if line.startswith(f"{key}=")]
+    said = _unit_values(root, key)
     return said[-1] if said else None
+
+
+def _unit_values(root: Path, key: str) -> list[str]:
+    parts = [line.partition("=") for file in unit_files(root) for line in lines_of(file)]
+    return [value.strip() for name, _, value in parts if name.strip() == key]
+
+
+def _unit_groups(root: Path) -> list[str]:
+    """Each line adds to those before; an empty one takes them away."""
+    groups: list[str] = []
+    for value in _unit_values(root, "SupplementaryGroups"):
+        groups = [*groups, *value.split()] if value else []
+    return groups

@@ -50,7 +50,8 @@ def _port(scene: Scene, port: Port) -> Iterator[Finding]:
             {**facts, "problem": port.problem or Word("no such file"), "there": present},
         )
         return
-    owner = holder(port.path, scene.root / "proc") if scene.status is None else None
+    # Where an agent runs it is the one that has the port.
+    owner = None if scene.in_use else holder(port.path, scene.root / "proc")
     if owner is not None:
         yield Finding(
             "serial.held",
@@ -66,7 +67,10 @@ def _port(scene: Scene, port: Port) -> Iterator[Finding]:
     if usb is not None:
         yield from _grabbers(scene, port, first_line(usb / "idVendor"), where)
     if owner is None:
-        yield Finding("serial.there", "ok", "{port} is there, and nobody else has it", where, facts=facts)
+        yield Finding(
+            "serial.there", "ok", "{port} is there" if scene.in_use else "{port} is there, and nobody else has it",
+            where, facts=facts,
+        )  # fmt: skip
 
 
 def _name(scene: Scene, port: Port, where: str, *, unique: bool) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def _one(out: Console, told: dict[str, Any]) -> None:
     if told["remedy"]:
         out.print(Text(f"          {_plain(told['remedy'])}"))
     for command in told["commands"]:
-        out.print(Text(f"            {_plain(command)}", "bold"))
+        out.print(Text(f"            {_plain(command)}", "bold"), soft_wrap=True)
 
 
 def _plain(text: str) -> str:

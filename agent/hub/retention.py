@@ -6,6 +6,7 @@ than a day before, or it has not leapt for a day. Until then the hub keeps every
 
 import time
 
+from agent.clock import BUILT_US
 from agent.clock_leap import GRAVE_US, Leaps
 
 DAY_US = 86_400_000_000
@@ -26,4 +27,5 @@ class Retention:
         now_ns = time.monotonic_ns()
         if self._leaps.look(now_ns, now_us - now_ns // 1000):
             self._goes_on = False
-        return now_us - self._keep_us if self._goes_on or self._leaps.is_settled(now_ns) else None
+        trusted = now_us >= BUILT_US and (self._goes_on or self._leaps.is_settled(now_ns))
+        return now_us - self._keep_us if trusted else None

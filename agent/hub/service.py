@@ -111,7 +111,6 @@ class Hub:
         while not stop.is_set():
             try:
                 store = HubStore.open(self._target)
-                self._begin_retention(store)
             except AWAY as error:
                 if not is_server(self._target) and "locked" not in str(error):
                     raise self._unusable(why(error)) from error
@@ -122,14 +121,10 @@ class Hub:
             else:
                 self._storage.over()
                 self._storage_backoff.reset()
+                if self._keep_days is not None:
+                    self._retention = Retention(self._keep_days, store.trusted_us, wall_us())
                 return store
         return None
-
-    def _begin_retention(self, store: HubStore) -> None:
-        trusted_us = store.trusted_us()
-        store.floor_us = trusted_us or 0
-        if self._keep_days is not None:
-            self._retention = Retention(self._keep_days, trusted_us, wall_us())
 
     def _unusable(self, reason: str) -> ConfigError:
         return ConfigError(f"hub store {self._label} cannot be opened: {reason}")

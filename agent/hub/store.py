@@ -74,8 +74,8 @@ class Outcome:
 class HubStore(HubReader):
     """Writes, too. ``AWAY`` errors mean busy, full or away: nothing was stored, try again."""
 
-    floor_us = 0
-    """No time before that is right."""
+    trusted_us: int | None = None
+    """The last time at which a hub trusted its clock; None if none ever has. No time before that is right."""
 
     @classmethod
     def open(cls, target: Target) -> Self:
@@ -84,13 +84,16 @@ class HubStore(HubReader):
         try:
             with engine.begin() as connection:
                 schema.prepare(connection)
+                trusted_us = connection.execute(select(schema.trusted.c.at_us)).scalar()
         except schema.ForeignSchemaError as error:
             engine.dispose()
             raise ConfigError(f"hub store {label(target)}: {error}") from error
         except SQLAlchemyError:
             engine.dispose()
             raise
-        return cls(engine)
+        store = cls(engine)
+        store.trusted_us = trusted_us
+        return store
 
     def store(self, arrivals: Arrivals) -> Outcome:
         """Stores a group in one transaction, durable when this returns; whatever comes again is counted, not stored."""
@@ -119,12 +122,6 @@ class HubStore(HubReader):
             connection.execute(statement, [{**_named(key), "new": gone[key]} for key in sorted(gone)])
         return len(rows)
 
-    def trusted_us(self) -> int | None:
-        """The last time at which a hub trusted its clock; None if none ever has."""
-        with self._engine.begin() as connection:
-            at_us: int | None = connection.execute(select(schema.trusted.c.at_us)).scalar()
-        return at_us
-
     def trust(self, now_us: int) -> None:
         """The clock is right. What was received at times that cannot be, before it was, is taken for received now."""
         batches = schema.batches.c
@@ -133,11 +130,11 @@ class HubStore(HubReader):
             put = insert_for(connection)(schema.trusted).values(clock="hub", at_us=now_us)
             connection.execute(put.on_conflict_do_update(index_elements=["clock"], set_={"at_us": now_us}))
             connection.execute(update(schema.batches).where(odd).values(received_us=now_us))
-        self.floor_us = now_us
+        self.trusted_us = now_us
 
     def _now_us(self) -> int:
         """Received is nothing before the clock was trusted last: a hub that starts in 1970 has a floor as well."""
-        return max(wall_us(), self.floor_us)
+        return max(wall_us(), self.trusted_us or 0)
 
     def accept(self, lines: Iterable[StreamLedger]) -> None:
         """Notes that a person knows what is wrong with these accounts: it fails nothing unless it becomes more."""

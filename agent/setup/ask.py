@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 
 class Ask:
@@ -39,7 +40,7 @@ class Person(Ask):
         from rich.prompt import Prompt
 
         while True:
-            answer = self._asked(lambda: Prompt.ask(question, console=self._console, default=default)).strip()
+            answer = self._asked(lambda: Prompt.ask(_plain(question), console=self._console, default=default)).strip()
             problem = wrong(answer)
             if problem is None:
                 return answer
@@ -52,7 +53,7 @@ class Person(Ask):
     def yes(self, question: str, default: bool = True) -> bool:
         from rich.prompt import Confirm
 
-        return self._asked(lambda: str(Confirm.ask(question, console=self._console, default=default))) == "True"
+        return self._asked(lambda: str(Confirm.ask(_plain(question), console=self._console, default=default))) == "True"
 
     def choice(self, question: str, options: Sequence[str], default: int = 0) -> int:
         for number, option in enumerate(options, start=1):
@@ -72,3 +73,10 @@ class Person(Ask):
             return ask()
         except EOFError:
             raise KeyboardInterrupt from None
+
+
+def _plain(question: str) -> "Text":
+    """What a device says of itself is no markup."""
+    from rich.text import Text
+
+    return Text(question, style="prompt")

@@ -88,9 +88,10 @@ def made() -> Candidate:
 
 
 def _serial(looked: Looked, ports: Sequence[str], say: Say) -> None:
-    there = {port.stable or port.device: port for port in inventory.serial_ports()}
-    for name in ports or there:
-        port = there.get(name)
+    there = inventory.serial_ports()
+    named = {name: port for port in there for name in (port.device, port.stable) if name}
+    for name in ports or [port.stable or port.device for port in there]:
+        port = named.get(name)
         if port and port.holder:
             looked.problems.append(f"{name} is held by {port.holder}: end that program, and run axond setup again")
             continue

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.backup.make import CREDENTIALS, Installation, sync_folder
+from agent.config import DeviceTable
 from agent.config_files import read_all
 from agent.credentials import SOURCE_FOLDER, SOURCE_PREFIX
 from agent.errors import ConfigError
@@ -57,6 +58,8 @@ def save(path: Path, answers: Answers, password: str | None, check: Callable[[Pa
                 answers = _with_password_file(answers, secret)
             _try(scratch / path.name, path, answers, check)
             _write(scratch / "final.toml", render(final).encode(), 0o644)
+            if path.exists():
+                _write(scratch / "old.toml", path.read_bytes(), path.stat().st_mode & 0o777)
             if password is not None and answers.broker is not None:
                 _put_secret(scratch / PASSWORD, folder / CREDENTIALS)
             return _take_place(scratch / "final.toml", path)
@@ -73,9 +76,21 @@ def _try(tried: Path, path: Path, answers: Answers, check: Callable[[Path], obje
         tried.with_name(tried.name + ".d").symlink_to(drop_ins)
     try:
         check(tried)
+        _check_device(Installation.read(tried).device, answers, drop_ins)
     except ConfigError as error:
         told = str(error).replace(str(tried), str(path))
         raise SetupError(f"this would not be right, so nothing was written: {told}") from error
+
+
+def _check_device(device: DeviceTable, answers: Answers, drop_ins: Path) -> None:
+    """Raises SetupError if a drop-in, which wins, makes another device of this than what will be told."""
+    wanted = {"id": answers.device, "region": answers.region, "state_dir": answers.state_dir}
+    for key, value in wanted.items():
+        if (said := getattr(device, key)) != value:
+            raise SetupError(
+                f"a file in {drop_ins} says device.{key} = {str(said)!r}, which would hold in place of {str(value)!r}: "
+                "change it there; nothing was written"
+            )
 
 
 def _with_password_file(answers: Answers, file: Path) -> Answers:
@@ -96,10 +111,9 @@ def _put_secret(secret: Path, folder: Path) -> None:
 
 
 def _take_place(fresh: Path, path: Path) -> Path | None:
-    kept = path.with_name(path.name + ".bak") if path.exists() else None
+    copy = fresh.with_name("old.toml")
+    kept = path.with_name(path.name + ".bak") if copy.exists() else None
     if kept is not None:
-        copy = fresh.with_name("old.toml")
-        _write(copy, path.read_bytes(), path.stat().st_mode & 0o777)
         copy.replace(kept)
     fresh.replace(path)
     sync_folder(path.parent)

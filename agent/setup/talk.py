@@ -123,7 +123,8 @@ def _plan(given: Given, looked: Looked, ask: Ask, state_dir: Path) -> Plan:
         if ask.yes(f"Pipeline: {', '.join(sensors)} -> {bundle.manifest.name} ({_labels(bundle.manifest.labels)})?")
     ]
     connect(plan, kept)
-    explain_unused(plan, infos, models)
+    fit = {name for _, sensors in pairs for name in sensors}
+    explain_unused(plan, {name: info for name, info in infos.items() if name not in fit}, models)
     for name, why in plan.unused.items():
         ask.say(f"  {name} is not used by a pipeline: {why}")
     return plan
@@ -169,12 +170,14 @@ def _labels(labels: Sequence[str]) -> str:
 
 
 def _broker(given: Given, ask: Ask, device: str) -> tuple[Broker | None, str | None]:
-    if given.no_broker:
-        return None, None
-    address = given.broker or ask.text(
-        "MQTT broker, host or host:port (empty: none, results stay here)", "", lambda text: _bad_address(text, True)
-    )
+    address = None if given.no_broker else given.broker
+    if address is None and not given.no_broker:
+        address = ask.text(
+            "MQTT broker, host or host:port (empty: none, results stay here)", "", lambda text: _bad_address(text, True)
+        )
     if not address:
+        if (given.username, given.password, given.password_file, given.ca_file) != (None,) * 4:
+            raise SetupError("a login or an authority without a broker: add --broker HOST")
         return None, None
     if problem := _bad_address(address, False):
         raise SetupError(f"--broker {problem}")

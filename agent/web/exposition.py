@@ -11,6 +11,8 @@ from agent.web.families import FAMILIES, PREFIX, Family
 from agent.web.metrics import Labels, Sample, Value
 from agent.web.request import Page
 
+OPENMETRICS = "application/openmetrics-text"
+
 
 class _Scrape(Collector):
     """The samples of one scrape, family by family."""
@@ -28,7 +30,8 @@ class _Scrape(Collector):
 
 def page(accept: str, samples: Iterable[Sample]) -> Page:
     """What a scraper with this ``Accept`` header reads best: OpenMetrics, or the older text."""
-    encoder, content_type = choose_encoder(accept)
+    # The library chokes on versions that are none, so it is not shown what a stranger wrote.
+    encoder, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
     return Page(encoder(_Scrape(samples)), content_type)
 
 

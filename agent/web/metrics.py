@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from os import getpid
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def samples(parts: Parts) -> Iterator[Sample]:
     yield from _certificates(parts)
     me = getpid()
     yield from _process("agent", process.usage(me))
-    yield from _process("backends", process.total(process.children(me)))
+    backends = process.total(process.children(me))
+    yield from _process("backends", replace(backends, cpu_s=backends.cpu_s + process.waited_for_cpu_s()))
 
 
 def _one_of(name: str, labels: Labels, states: Iterable[str], now: str) -> Iterator[Sample]:

@@ -1,6 +1,7 @@
 """What the kernel tells of this process and of the child processes that run its backends (``/proc``, proc(5))."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +19,26 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Of one process; nothing of one that has just ended."""
+    """Of one process: only its CPU time until it is waited for, if it has ended, and then nothing."""
     folder = _PROC / str(pid)
     try:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return Usage()
+    cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    try:
         rollup = (folder / "smaps_rollup").read_text()
         descriptors = sum(1 for _ in (folder / "fd").iterdir())
     except OSError:
-        return Usage()
+        return Usage(cpu_s)
     pss_kib = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    ticks_per_s = os.sysconf("SC_CLK_TCK")
-    return Usage((int(fields[11]) + int(fields[12])) / ticks_per_s, pss_kib * 1024, int(fields[17]), descriptors)
+    return Usage(cpu_s, pss_kib * 1024, int(fields[17]), descriptors)
+
+
+def waited_for_cpu_s() -> float:
+    """Of children of this process that are no more: without it, what all children took would fall as one ends."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def children(pid: int) -> list[int]:
@@ -36,9 +46,10 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for path in (_PROC / str(pid) / "task").glob("*/children"):
-            found += map(int, path.read_text().split())
+            with suppress(OSError):  # that thread has just ended
+                found += map(int, path.read_text().split())
     except OSError:
-        return found
+        return []
     return found + [child for one in found for child in children(one)]
 
 
