@@ -31,7 +31,7 @@ class Sent:
     sent_s: float
     tries: int = 1
     overtaken_s: float | None = None
-    """When something that was sent later was first known to be stored."""
+    """When something that was sent later was first known to be stored; later where that says less."""
 
     def is_lost(self, now_s: float) -> bool:
         patience_s = min(REORDER_S * 2.0 ** (self.tries - 1), REORDER_LONGEST_S)
@@ -180,7 +180,7 @@ class Flight:
         for sent in line.values():
             if sent.order > newest:
                 break
-            if sent.overtaken_s is None:
+            if sent.overtaken_s is None or sent.overtaken_s > now_s:
                 sent.overtaken_s = now_s
                 self._overtaken[sent.record.id] = sent
         self._suspect(newest, now_s)

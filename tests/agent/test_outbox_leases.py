@@ -153,7 +153,9 @@ def test_the_newest_results_come_first_after_an_outage(tmp_path: Path, running: 
     outbox.put("late", {"n": 1}, priority=Priority.ALARM)
     eventually(lambda: outbox.depth().batches == 901, "stored")
     streams: list[str] = []
-    while records := outbox.lease(50, 1.0, backlog=None if len(streams) >= FRESH_FULL else 0):
+    while len(streams) < 901:
+        records = outbox.lease(50, 10.0, backlog=None if len(streams) >= FRESH_FULL else 0)
+        assert records, "more is stored"
         streams += [one.stream for one in records]
         outbox.settle(records)
     names = [*(f"s{number}" for number in range(900)), "late"]

@@ -141,6 +141,8 @@ def test_the_last_of_a_line_is_overtaken_by_other_lines_with_more_patience() -> 
     assert flight.acknowledged(("b1", "imu"), word(upto=1), 1.0)
     assert not flight.lost(1.0 + STALL_FIRST_S)
     assert [sent.record.seq0 for sent in flight.lost(1.0 + STALL_FIRST_S + REORDER_S)] == [1]
+    assert flight.acknowledged(KEY, word(upto=0, have=[[2, 2]]), 1.5)
+    assert [sent.record.seq0 for sent in flight.lost(1.5 + REORDER_S)] == [1], "its own line says it sooner"
 
 
 def test_the_backlog_grows_while_it_is_quick_and_is_halved_once_a_round_when_slow() -> None:

@@ -102,7 +102,7 @@ def _flow(made: Rig) -> None:
     assert echoes[0]["range_mm"] == pytest.approx(911, abs=20)
     columns: dict[str, Any] = device.info["streams"]["where"]["columns"]
     assert {f"{axis}_mm" for axis in AXES[:2]} < set(columns)
-    assert set(positions[0]) - {"seq", "stream", "boot"} <= set(columns)
+    assert set(positions[0]) - {"seq", "stream", "boot", "t_unc_ms"} <= set(columns)
 
 
 def _has_reported(made: Rig) -> bool:
