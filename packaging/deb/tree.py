@@ -140,7 +140,6 @@ def _install_axond(packages: Path, version: str) -> None:
             raise BuildError('pyproject.toml: no line version = "..."')
         project.write_text(text)
         do(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "wheel", cwd=source)
-        (wheel,) = (folder / "wheel").glob("*.whl")
-        pip("install", "--quiet", "--no-deps", "--no-compile", "--target", packages, wheel, **OFFLINE)
-    for stray in packages.glob("axond-*.dist-info/direct_url.json"):
-        stray.unlink()  # where the wheel lay while this package was built
+        # By its name: of a path pip would write down where the wheel lay.
+        found = ("--no-index", "--find-links", folder / "wheel", "--pre", "axond")
+        pip("install", "--quiet", "--no-deps", "--no-compile", "--target", packages, *found, **OFFLINE)
