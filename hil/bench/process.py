@@ -33,11 +33,22 @@ def cpu_s(pid: int) -> float:
 
 def context_switches(pid: int) -> int:
     """Voluntary and involuntary, of all threads that live now."""
+    return wakeups(pid) + _thread_counts(pid, "nonvoluntary_ctxt_switches:")
+
+
+def wakeups(pid: int) -> int:
+    """How often threads that live now gave up the core by themselves: each time but the last something woke them."""
+    return _thread_counts(pid, "voluntary_ctxt_switches:")
+
+
+def _thread_counts(pid: int, name: str) -> int:
     total = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if "ctxt_switches:" in line:
-                total += int(line.split()[1])
+        try:
+            lines = status.read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):  # that thread has just ended
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(name))
     return total
 
 
@@ -57,16 +68,6 @@ def descriptors(pid: int) -> int:
 def threads(pid: int) -> int:
     """Threads of the kernel's count, so those of native libraries as well."""
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
-
-
-def wakeups(pid: int) -> int:
-    """How often threads that live now gave up the core by themselves: each time but the last something woke them."""
-    total = 0
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if line.startswith("voluntary_ctxt_switches:"):
-                total += int(line.split()[1])
-    return total
 
 
 def rss_mib(pid: int) -> float:

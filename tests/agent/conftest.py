@@ -1,4 +1,4 @@
-"""Where a hub can store, for every test of hubs: a SQLite file, and a database of a real PostgreSQL."""
+"""Where a hub can store (SQLite, a database of a real PostgreSQL), and an agent's folders with a backup of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.hub.database import Target
+from tests.agent.sites import Site
 from tests.databases import Postgres, missing
 
 
@@ -28,3 +29,16 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
         return tmp_path / "hub.db"
     server: Postgres = request.getfixturevalue("postgres")
     return server.create()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An agent that does not run now, with a configuration and an outbox."""
+    return Site(tmp_path).make()
+
+
+@pytest.fixture
+def archive(site: Site, tmp_path: Path) -> Path:
+    """A backup of ``site``, secrets included."""
+    assert site.run("backup", str(tmp_path / "b.tar.zst"), "--with-secrets") == 0
+    return tmp_path / "b.tar.zst"

@@ -28,17 +28,6 @@ from tests.conftest import Running, eventually
 Start = Callable[[Any], Running]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path).make()
-
-
-@pytest.fixture
-def archive(site: Site, tmp_path: Path) -> Path:
-    assert site.run("backup", str(tmp_path / "b.tar.zst"), "--with-secrets") == 0
-    return tmp_path / "b.tar.zst"
-
-
 def test_onto_an_empty_machine_all_is_as_it_was(site: Site, archive: Path, capfd: Any) -> None:
     before = site.tree()
     before.pop(str(site.state / "streams" / "kw.new"))

@@ -23,17 +23,6 @@ from tests.agent.sites import Site, entries
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path).make()
-
-
-@pytest.fixture
-def archive(site: Site, tmp_path: Path) -> Path:
-    assert site.run("backup", str(tmp_path / "b.tar.zst"), "--with-secrets") == 0
-    return tmp_path / "b.tar.zst"
-
-
-@pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A backup of a device that has not worked yet."""
     (tmp_path / "axond.toml").write_text(f'[device]\nid = "d1"\nstate_dir = "{tmp_path}/state"\n')
