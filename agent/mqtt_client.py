@@ -9,14 +9,17 @@ import os
 import select
 import socket
 import ssl
+import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from threading import Thread
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessageInfo
+from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -24,6 +27,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 READ_BYTES = 65536
 GATHER_BYTES = 65536
 """So much is gathered before it is written."""
+_MALFORMED = (MQTTException, IndexError, KeyError, ValueError, struct.error)
+"""What paho's reading of properties raises."""
+MODERATE_S = 0.1
+FEW = 4
+"""While more messages than these wait for their acknowledgement, answers are heard at once."""
 
 
 class BufferedSocket:
@@ -44,6 +52,20 @@ class BufferedSocket:
         part = self._read[self._at : self._at + size]
         self._at += len(part)
         return part
+
+    def packet(self) -> tuple[int, bytes] | None:
+        """The next packet, if all of it has come: its first byte, and what follows its length."""
+        if self._at == len(self._read):
+            try:
+                self._read, self._at = self._raw.recv(READ_BYTES), 0
+            except OSError:  # whoever reads it piece by piece meets it again
+                return None
+        start = self._at
+        size, body = _length(self._read[start + 1 : start + 5])
+        if size is None or start + 1 + body + size > len(self._read):
+            return None
+        self._at = start + 1 + body + size
+        return self._read[start], self._read[start + 1 + body : self._at]
 
     def pending(self) -> int:
         """Bytes that were read ahead: a poll of the socket does not tell of them."""
@@ -97,6 +119,10 @@ class BurstClient(Client):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.moderate = False
+        """Whoever sends little wakes less often: answers to it are gathered for ``MODERATE_S`` and heard together."""
+        self.on_rest: Callable[[], None] = _later
+        """Called on the thread that serves when it is about to sleep, and at the end."""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._asleep = False
         self._server = Thread(target=self._serve, name="mqtt", daemon=True)
@@ -144,6 +170,34 @@ class BurstClient(Client):
             link.flush()
         return answer
 
+    def _packet_read(self) -> MQTTErrorCode:
+        """paho reads a packet in three pieces or more; one that has come as a whole is given to it as read."""
+        link = self.socket()
+        if isinstance(link, BufferedSocket) and not self._in_packet["command"] and (whole := link.packet()):
+            read = self._in_packet
+            read["command"], read["packet"] = whole[0], bytearray(whole[1])
+            read["have_remaining"], read["remaining_length"] = 1, len(whole[1])
+        return super()._packet_read()
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        """Most messages have the same few properties; paho reads them anew in each."""
+        command, packet = self._in_packet["command"], bytes(self._in_packet["packet"])
+        qos, topic_end = command >> 1 & 3, 2 + int.from_bytes(packet[:2], "big")
+        at = body = topic_end + 2 * (qos > 0)
+        if self._protocol == MQTTProtocolVersion.MQTTv5:
+            size = packet[at] if at < len(packet) else 0
+            body = at + 1 + size if size < 128 else len(packet) + 1
+        if qos > 1 or topic_end == 2 or body > len(packet):
+            return super()._handle_publish()
+        message = MQTTMessage(int.from_bytes(packet[topic_end:at], "big"), packet[2:topic_end])
+        try:
+            message.properties = _properties(packet[at:body])
+        except _MALFORMED:  # paho finds it too, and says so
+            return super()._handle_publish()
+        message.qos, message.retain, message.payload = qos, bool(command & 1), packet[body:]
+        self._handle_on_message(message)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if self._manual_ack or not qos else self._send_puback(message.mid)
+
     def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
         """Most acknowledgements say the same; paho makes a table of all reasons for each."""
         packet, mqtt5 = bytes(self._in_packet["packet"]), self._protocol == MQTTProtocolVersion.MQTTv5
@@ -173,7 +227,7 @@ class BurstClient(Client):
             return
         fd, poll, blocked = link.fileno(), select.poll(), False
         look_s = max(0.5, self.keepalive / 8)
-        due_s = time.monotonic() + look_s
+        due_s, quiet_until_s = time.monotonic() + look_s, 0.0
         poll.register(self._bell, select.POLLIN)
         while self._serves(link):
             # Asleep from here on, and only then a look at what there is to write: a message that comes now rings.
@@ -182,18 +236,29 @@ class BurstClient(Client):
                 self._asleep = False
                 self.loop_write()
                 blocked = self.want_write()
+                now_s = time.monotonic()
+                if not (self.moderate and len(self._out_messages) <= FEW):
+                    quiet_until_s = now_s
+                elif now_s >= quiet_until_s:
+                    quiet_until_s = now_s + MODERATE_S
                 continue
-            poll.register(fd, select.POLLIN | select.POLLOUT if blocked else select.POLLIN)
-            events = dict(poll.poll(0 if link.pending() else 1000 * look_s))
+            self.on_rest()
+            wait_s = quiet_until_s - time.monotonic()
+            heard = 0 if wait_s > 0 else select.POLLIN
+            poll.register(fd, heard | select.POLLOUT if blocked else heard)
+            events = dict(poll.poll(1000 * (wait_s if wait_s > 0 else look_s)))
             self._asleep = False
             if self._bell in events:
                 os.eventfd_read(self._bell)
-            if events.get(fd, 0) & ~select.POLLOUT or link.pending():
+            if events.get(fd, 0) & ~select.POLLOUT:
                 self.loop_read()
+                while self._serves(link) and link.pending():
+                    self.loop_read()
             blocked = blocked and not events.get(fd, 0) & select.POLLOUT
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + look_s
                 self.loop_misc()
+        self.on_rest()
 
 
 @lru_cache(256)
@@ -205,6 +270,25 @@ def _puback(code: int) -> tuple[ReasonCode, Properties] | None:
     except (KeyError, ValueError):
         return None
     return reason, Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]  # paho has no types here
+
+
+@lru_cache(256)
+def _properties(packed: bytes) -> Properties:
+    """Of a message, with their length. Raises MalformedPacket."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
+    if packed:
+        properties.unpack(packed)  # type: ignore[no-untyped-call]
+    return properties
+
+
+def _length(data: bytes) -> tuple[int | None, int]:
+    """A packet's length and the number of its bytes; None while they have not all come."""
+    size = 0
+    for count, byte in enumerate(data):
+        size |= (byte & 127) << 7 * count
+        if byte < 128:
+            return size, count + 1
+    return None, 0
 
 
 def _later(*_: Any) -> None:

@@ -82,6 +82,8 @@ class Connection:
         """Held for dictionary look-ups only, never while paho is called: paho holds its own lock in ``on_publish``."""
         self._waiting: dict[int, int] = {}
         self._early: dict[int, tuple[int, str]] = {}
+        self._gathered: list[Event] = []
+        """Touched by paho's thread only; posted when that is about to sleep, so that who wakes finds no rival."""
         self._closed = False
         self._over = False
         self._answered = Flag()
@@ -110,6 +112,7 @@ class Connection:
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
+        client.on_rest = self._hand_over
         if death is not None:
             message, will = death.message, None
             if mqtt5:
@@ -138,8 +141,8 @@ class Connection:
             early = self._early.pop(info.mid, None)
             if early is None:
                 self._waiting[info.mid] = seq
-        if early is not None:
-            self._post_ack(seq, *early)
+        if early is not None and seq != _BIRTH_SEQ:
+            self._post(Acked(seq, *early))
         return info
 
     def close(self) -> None:
@@ -190,6 +193,7 @@ class Connection:
                 with self._lock:
                     if not self._over:
                         self._connected_s = time.monotonic()
+                        self.client.moderate = not self._manual_ack
                         name = f"{self.broker.host}:{self.broker.port}"
                         self._post(Connected(self._receive_max, name, "5" if self.mqtt5 else "3.1.1"))
         except (OSError, ValueError, RuntimeError) as error:
@@ -250,6 +254,7 @@ class Connection:
             self._refusal = f"{self.broker} closed the connection before it answered; is it an {kind} broker{tls}"
             self._answered.set()
         elif self._refusal is None:
+            self._hand_over()
             who = "ended" if flags.is_disconnect_packet_from_server else "lost"
             self._end(f"connection to {self.broker} {who}: {reason.getName()}")
 
@@ -268,8 +273,8 @@ class Connection:
             seq = self._waiting.pop(mid, None)
             if seq is None:
                 self._early[mid] = answer
-        if seq is not None:
-            self._post_ack(seq, *answer)
+        if seq is not None and seq != _BIRTH_SEQ:
+            self._gathered.append(Acked(seq, *answer))
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         try:
@@ -277,15 +282,17 @@ class Connection:
         except UnicodeDecodeError:
             topic = ""
         # What waits for our acknowledgement is bounded by the window; dropped, it would hold its place there for ever.
-        if self._events.qsize() >= MAX_INCOMING and not (self._manual_ack and message.qos):
+        if self._events.qsize() + len(self._gathered) >= MAX_INCOMING and not (self._manual_ack and message.qos):
             self.dropped += 1
             return
         pairs = getattr(message.properties, "UserProperty", ())
-        self._post(Received(topic, bytes(message.payload), message.retain, message.mid, message.qos, dict(pairs)))
+        received = Received(topic, bytes(message.payload), message.retain, message.mid, message.qos, dict(pairs))
+        self._gathered.append(received)
 
-    def _post_ack(self, seq: int, code: int, name: str) -> None:
-        if seq != _BIRTH_SEQ:
-            self._post(Acked(seq, code, name))
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for event in gathered:
+            self._post(event)
 
     def _end(self, sentence: str) -> None:
         with self._lock:

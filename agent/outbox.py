@@ -62,7 +62,7 @@ class Outbox:
         self._held: Group | None = None
         self._leases = Leases()
         self._books = Books(boot)
-        self._intake = Intake(self._lock, self._work, self._books, self._limits.max_queued_rows)
+        self._intake = Intake(self._lock, self._work, self._change, self._books, self._limits.max_queued_rows)
         self._loaded = False
         self._damage: str | None = None
         self._totals: dict[str, int] = {}
@@ -156,7 +156,11 @@ class Outbox:
     def wait_drained(self, timeout: float) -> bool:
         """Waits until nothing is queued or stored; False if that took longer than ``timeout`` seconds."""
         with self._lock:
-            return self._change.wait_for(lambda: not (len(self._intake) or self._books.batches), timeout)
+            return self._change.wait_for(self._is_drained, timeout)
+
+    def _is_drained(self) -> bool:
+        self._intake.admit()
+        return not (len(self._intake) or self._books.batches)
 
     def depth(self) -> Depth:
         size_bytes = file_bytes(self._path)
@@ -322,11 +326,11 @@ class Outbox:
             return
         self._pace.committed(time.monotonic())
         self._disk.over()
-        if group.records and self._on_ready is not None:
-            self._on_ready()
         self._room.tell(gone, crowded, self._books.refused, self._books.batches)
         if group.rows and self._on_durable is not None:
             self._on_durable(group.rows)
+        if group.records and self._on_ready is not None:  # last, when this thread is about to sleep and no rival
+            self._on_ready()
 
     def _commit(self, store: OutboxStore, group: Group) -> Eviction:
         """One transaction, with what it has to give up."""

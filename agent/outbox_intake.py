@@ -14,10 +14,11 @@ GROUP_ROWS = 64
 class Intake:
     """``put`` may be called from any thread and nearly always takes no lock; the rest is called under the outbox's."""
 
-    def __init__(self, lock: Lock, work: Condition, books: Books, max_rows: int) -> None:
-        """``work`` belongs to ``lock`` and is notified when there is something to do."""
+    def __init__(self, lock: Lock, work: Condition, change: Condition, books: Books, max_rows: int) -> None:
+        """``work`` is notified when there is something to do, ``change`` when there is less; they share ``lock``."""
         self._lock = lock
         self._work = work
+        self._change = change
         self._books = books
         self._max_rows = max_rows
         self._inbox: deque[Queued] = deque()
@@ -35,25 +36,30 @@ class Intake:
 
     def put(self, row: Queued) -> None:
         """Takes a row or, without room for it, counts it as refused."""
-        if len(self) >= self._max_rows and self._refuses(row.stream):
+        inbox, waiting = self._inbox, len(self._inbox) + len(self.queue)
+        if waiting + len(self.busy) >= self._max_rows and self._refuses(row.stream):
             return
-        self._inbox.append(row)
+        inbox.append(row)
         if row.priority >= Priority.ALARM:
             with self._lock:
                 self.alarm = True
                 self._work.notify()
-        elif not self._rung and len(self._inbox) + len(self.queue) >= (GROUP_ROWS if self.patient else 1):
+        elif not self._rung and waiting >= (GROUP_ROWS - 1 if self.patient else 0):
             with self._lock:
                 self._rung = True
                 self._work.notify()
 
     def admit(self) -> None:
         """Counts and queues what was put; what no topic can carry is counted as refused."""
-        self._rung = False
+        self._rung = refused = False
         while self._inbox:
             row = self._inbox.popleft()
             if self._books.admit(row.stream, full=False):
                 self.queue.append(row)
+            else:
+                refused = True
+        if refused:
+            self._change.notify_all()
 
     def hurries(self) -> bool:
         return self.alarm or len(self.queue) >= GROUP_ROWS

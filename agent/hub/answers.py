@@ -1,5 +1,6 @@
 """Answers on their way to devices: never more than the broker takes, and the newest of each stream only."""
 
+import math
 import time
 from collections.abc import Callable
 from itertools import count
@@ -11,6 +12,8 @@ WINDOW = 100
 """Answers that the broker has not acknowledged."""
 MAX_WAITING = 10_000
 """Answers that wait for room in the window; a device whose answer is dropped sends again and is answered then."""
+PATIENCE_S = 0.2
+"""An answer that nobody needs yet waits so long for a newer one to take its place: each wakes a device."""
 STUCK_S = 30.0
 """A broker that acknowledges nothing for so long is left."""
 
@@ -25,6 +28,8 @@ class Answers:
         self._window = 1
         self._flying: set[int] = set()
         self._waiting: dict[tuple[Stream, bool], Message] = {}
+        self._patient: dict[tuple[Stream, bool], tuple[Message, float]] = {}
+        """With the time when they are due, in that order."""
         self._moved_s = 0.0
         self.dropped = 0
 
@@ -33,13 +38,33 @@ class Answers:
         self._window = min(WINDOW, receive_max)
         self._flush()
 
-    def put(self, stream: Stream, message: Message) -> None:
-        """Sends now or later, unless a newer answer of the same kind to the same stream takes its place."""
+    def put(self, stream: Stream, message: Message, *, patient: bool = False) -> None:
+        """Sends now or later, unless a newer answer of the same kind to the same stream takes its place.
+
+        ``patient``: the device has nothing else to send at this moment, it can wait for ``PATIENCE_S``.
+        """
         what = (stream, message.retain)
-        if what not in self._waiting and len(self._waiting) >= MAX_WAITING:
-            self.dropped += 1
+        if patient and what in self._patient:
+            self._patient[what] = message, self._patient[what][1]
             return
-        self._waiting[what] = message
+        self._patient.pop(what, None)
+        if what not in self._waiting and len(self._waiting) + len(self._patient) >= MAX_WAITING:
+            self.dropped += 1
+        elif patient and what not in self._waiting:
+            self._patient[what] = message, time.monotonic() + PATIENCE_S
+        else:
+            self._waiting[what] = message
+            self._flush()
+
+    def due_s(self) -> float:
+        """Seconds until ``hurry`` has something to do; infinite if it has not."""
+        return next((due_s - time.monotonic() for _, due_s in self._patient.values()), math.inf)
+
+    def hurry(self, *, all_of_them: bool = False) -> None:
+        """Sends what has been patient long enough, or all."""
+        while self._patient and (all_of_them or self.due_s() <= 0):
+            what = next(iter(self._patient))
+            self._waiting[what], _ = self._patient.pop(what)
         self._flush()
 
     def acked(self, seq: int) -> None:

@@ -171,3 +171,39 @@ def test_no_more_wait_than_memory_bears() -> None:
         made.put(("d1", f"b{number}", "kw"), message("1"))
     made.put(("d1", f"b{WINDOW}", "kw"), message("2"))
     assert (len(sent), made.dropped) == (WINDOW, 7)
+
+
+def test_an_answer_that_nobody_needs_yet_waits_for_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    made = Answers(lambda _, one: sent.append(one.payload))
+    made.widen(10)
+    first, second = ("d1", "b1", "kw"), ("d2", "b1", "kw")
+    made.put(first, message("1"), patient=True)
+    made.put(second, message("2"), patient=True)
+    made.put(first, message("3"), patient=True)
+    made.hurry()
+    assert sent == []
+    assert 0 < made.due_s() <= answers.PATIENCE_S
+    monkeypatch.setattr(answers, "PATIENCE_S", 60.0)
+    eventually(lambda: made.due_s() <= 0, "due")
+    made.put(first, message("4"), patient=True)
+    made.hurry()
+    assert sent[0] == b"4", "the newest, when the first was due"
+    made.put(first, message("5"), patient=True)
+    made.put(first, message("6"))
+    assert sent[-1] == b"6", "what is needed takes its place at once"
+    made.put(first, message("7"), patient=True)
+    made.hurry()
+    assert sent[-1] == b"6"
+    made.hurry(all_of_them=True)
+    assert sorted(sent) == [b"2", b"4", b"6", b"7"]
+    assert made.due_s() == float("inf")
+
+
+def test_patient_answers_take_part_in_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_WAITING", 3)
+    made = Answers(lambda _, __: None)
+    made.widen(10)
+    for number in range(5):
+        made.put(("d1", f"b{number}", "kw"), message("1"), patient=True)
+    assert made.dropped == 2

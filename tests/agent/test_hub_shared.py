@@ -18,6 +18,7 @@ from agent.hub.reader import HubReader
 from agent.hub.service import Hub
 from agent.hub.store import HubStore
 from agent.mqtt import Broker
+from agent.wire import wall_us
 from tests.agent.test_hub import Peer, batch
 from tests.agent.test_uplink_hub import Device
 from tests.brokers import Mosquitto
@@ -243,6 +244,8 @@ def test_a_hub_keeps_results_as_long_as_it_is_told(tmp_path: Path, broker: Mosqu
     finally:
         device.close()
     runs.stop()
+    with closing(HubStore.open(path)) as store:
+        store.trust(wall_us())
     running(Hub(at(broker), path, keep_days=1e-9))
 
     def gone() -> bool:
