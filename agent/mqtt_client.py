@@ -48,7 +48,7 @@ class BufferedSocket:
     def recv(self, size: int) -> bytes:
         """Raises as the socket does, once all that was read ahead is taken."""
         if self._at == len(self._read):
-            self._read, self._at = self._raw.recv(max(size, READ_BYTES)), 0
+            self._receive(max(size, READ_BYTES))
         part = self._read[self._at : self._at + size]
         self._at += len(part)
         return part
@@ -57,7 +57,7 @@ class BufferedSocket:
         """The next packet, if all of it has come: its first byte, and what follows its length."""
         if self._at == len(self._read):
             try:
-                self._read, self._at = self._raw.recv(READ_BYTES), 0
+                self._receive(READ_BYTES)
             except OSError:  # whoever reads it piece by piece meets it again
                 return None
         start = self._at
@@ -66,6 +66,11 @@ class BufferedSocket:
             return None
         self._at = start + 1 + body + size
         return self._read[start], self._read[start + 1 + body : self._at]
+
+    def _receive(self, size: int) -> None:
+        self._read, self._at = self._raw.recv(size), 0
+        # A broker with Nagle's algorithm holds the next message until it hears of this one, which may take 40 ms.
+        self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def pending(self) -> int:
         """Bytes that were read ahead: a poll of the socket does not tell of them."""
