@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchM
 from sqlalchemy.pool import QueuePool
 
 from agent.errors import ConfigError
+from drivers.extras import how_to_install
 
 Target: TypeAlias = Path | str
 """A file, or a URL ``postgresql://...``."""
@@ -106,4 +107,4 @@ def _postgresql(url: str, read_only: bool) -> Engine:
     try:
         return create_engine(parsed, connect_args=options, isolation_level=level, **_ONE)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise ConfigError("PostgreSQL needs psycopg, which is missing: pip install 'axond[postgres]'") from error
+        raise ConfigError(f"PostgreSQL needs psycopg, which is missing: {how_to_install('postgres')}") from error

@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from queue import Empty, SimpleQueue
@@ -72,6 +73,7 @@ class Hub:
         self._root = root
         self._keep_days = keep_days
         self._retention: Retention | None = None
+        self._clock_trusted: bool | None = None
         self._shared = shared
         name = f"{client_id}-{secrets.token_hex(4)}" if shared else client_id
         self._link = PahoLink(broker, name, persistent_s=0 if shared else PERSISTENT_S, manual_ack=True)
@@ -122,7 +124,7 @@ class Hub:
                 self._storage.over()
                 self._storage_backoff.reset()
                 if self._keep_days is not None:
-                    self._retention = Retention(self._keep_days, store.trusted_us, wall_us())
+                    self._retention = Retention(self._keep_days, store.stretches, wall_us())
                 return store
         return None
 
@@ -171,7 +173,9 @@ class Hub:
                 ended = True
             if ended:
                 break
+            self._answers.hurry()
             self._expire(store)
+        self._answers.hurry(all_of_them=True)
         if self._answers.dropped:
             log.warning("%d answers were dropped; the devices send again", self._answers.dropped)
         return time.monotonic() - since_s
@@ -188,7 +192,7 @@ class Hub:
         events: list[Event] = []
         size_bytes = 0
         try:
-            event = self._events.get(timeout=_TICK_S)
+            event = self._events.get(timeout=max(0.0, min(_TICK_S, self._answers.due_s())))
             while True:
                 events.append(event)
                 size_bytes += len(event.payload) if isinstance(event, Received) else 0
@@ -219,19 +223,21 @@ class Hub:
         _tell(group, outcome)
 
     def _answer(self, group: list[Parsed], outcome: Outcome) -> None:
+        batches = Counter(parsed.device for parsed in group if parsed.batch is not None)
         for key, mark in outcome.marks.items():
-            self._send(key, mark.document(key[1]), retain=True)
+            self._send(key, mark.document(key[1]), retain=True, patient=batches[key[0]] == 1)
         for parsed in group:
             if parsed.claimed is not None and parsed.reason:
                 key, seq0, seq1 = parsed.claimed
                 reject = {"seq": [seq0, seq1], "reason": parsed.reason[:200]}
                 self._send(key, {**outcome.asked[key].document(key[1]), "reject": reject}, retain=False)
 
-    def _send(self, key: Stream, document: dict[str, object], *, retain: bool) -> None:
+    def _send(self, key: Stream, document: dict[str, object], *, retain: bool, patient: bool = False) -> None:
         device, _, stream = key
         topic = Topics(self._root, device).ack(stream)
         payload = json.dumps(document, separators=(",", ":")).encode()
-        self._answers.put(key, Message(topic, payload, retain=retain, content_type=CONTENT_TYPE))
+        message = Message(topic, payload, retain=retain, content_type=CONTENT_TYPE)
+        self._answers.put(key, message, patient=patient)
 
     def _arrivals(self, group: list[Parsed]) -> Arrivals:
         arrivals = Arrivals()
@@ -270,13 +276,25 @@ class Hub:
         now_us, gone = wall_us(), 0
         before_us = self._retention.before_us(now_us)
         try:
-            if before_us is not None:
+            if before_us is None:
+                self._say_clock(False)
+                store.watch_clock(self._retention.stretch(now_us))
+            else:
+                self._say_clock(True)
                 store.trust(now_us)
-                gone = store.expire(before_us, EXPIRE_BATCHES)
+                gone = store.expire(before_us, EXPIRE_BATCHES) or store.forget(before_us, EXPIRE_BATCHES)
         except AWAY as error:
             log.debug("hub store %s: old results stay a little longer: %s", self._label, why(error))
         if gone < EXPIRE_BATCHES:
             self._expire_at_s = time.monotonic() + EXPIRE_PERIOD_S
+
+    def _say_clock(self, trusted: bool) -> None:
+        """Why a store that is told to forget grows."""
+        if trusted != self._clock_trusted and not trusted:
+            log.info("no old results are removed until the clock of this machine has gone on for a day without a leap")
+        elif trusted != self._clock_trusted:
+            log.info("the clock of this machine is trusted: results older than %g days are removed", self._keep_days)
+        self._clock_trusted = trusted
 
 
 def _tell(group: list[Parsed], outcome: Outcome) -> None:

@@ -22,13 +22,16 @@ from agent.hub import clocks, events, schema
 from agent.hub.alarms import Report, judge
 from agent.hub.books import Account, Alarm, Mark, Stream, StreamLedger, Told, to_text
 from agent.hub.database import Target, connect, label
+from agent.hub.forget import forget
 from agent.hub.ranges import Coverage, ScatteredError
 from agent.hub.reader import HubReader
-from agent.hub.retention import DAY_US
+from agent.hub.retention import DAY_US, Stretch
 from agent.wire import Batch, wall_us
 
 TOO_SCATTERED = "batch too far from the rest"
 """How a batch that would make too many ranges is counted; it is not answered, so it comes again."""
+TRUSTED, SINCE, SEEN = "hub", "since", "seen"
+"""Rows of ``trusted``: when the clock was trusted last; the stretch in which one that is not trusted yet goes on."""
 READ_STREAMS = 200
 """Accounts that are read at once: databases bound the parameters of a statement."""
 
@@ -76,6 +79,8 @@ class HubStore(HubReader):
 
     trusted_us: int | None = None
     """The last time at which a hub trusted its clock; None if none ever has. No time before that is right."""
+    stretches: tuple[Stretch, ...] = ()
+    """What was known of hubs' clocks when the store was opened."""
 
     @classmethod
     def open(cls, target: Target) -> Self:
@@ -84,7 +89,7 @@ class HubStore(HubReader):
         try:
             with engine.begin() as connection:
                 schema.prepare(connection)
-                trusted_us = connection.execute(select(schema.trusted.c.at_us)).scalar()
+                rows = connection.execute(select(schema.trusted)).all()
         except schema.ForeignSchemaError as error:
             engine.dispose()
             raise ConfigError(f"hub store {label(target)}: {error}") from error
@@ -92,8 +97,14 @@ class HubStore(HubReader):
             engine.dispose()
             raise
         store = cls(engine)
-        store.trusted_us = trusted_us
+        store._take_clock({row.clock: int(row.at_us) for row in rows})
         return store
+
+    def _take_clock(self, noted: Mapping[str, int]) -> None:
+        self.trusted_us = noted.get(TRUSTED)
+        trusted = () if self.trusted_us is None else (Stretch.trusted(self.trusted_us),)
+        begun = (Stretch(noted[SINCE], noted[SEEN]),) if {SINCE, SEEN} <= noted.keys() else ()
+        self.stretches = (*trusted, *begun)
 
     def store(self, arrivals: Arrivals) -> Outcome:
         """Stores a group in one transaction, durable when this returns; whatever comes again is counted, not stored."""
@@ -122,15 +133,24 @@ class HubStore(HubReader):
             connection.execute(statement, [{**_named(key), "new": gone[key]} for key in sorted(gone)])
         return len(rows)
 
+    def forget(self, before_us: int, limit: int) -> int:
+        """Removes up to ``limit`` accounts of ended boots without news since then that have no results any more."""
+        with self._engine.begin() as connection:
+            return forget(connection, before_us, limit)
+
     def trust(self, now_us: int) -> None:
         """The clock is right. What was received at times that cannot be, before it was, is taken for received now."""
         batches = schema.batches.c
         odd = or_(batches.received_us > now_us + DAY_US, batches.received_us < BUILT_US)
         with self._engine.begin() as connection:
-            put = insert_for(connection)(schema.trusted).values(clock="hub", at_us=now_us)
-            connection.execute(put.on_conflict_do_update(index_elements=["clock"], set_={"at_us": now_us}))
+            _note_clock(connection, {TRUSTED: now_us})
             connection.execute(update(schema.batches).where(odd).values(received_us=now_us))
         self.trusted_us = now_us
+
+    def watch_clock(self, stretch: Stretch) -> None:
+        """The clock is on its way to be trusted; the next start goes on from here."""
+        with self._engine.begin() as connection:
+            _note_clock(connection, {SINCE: stretch.since_us, SEEN: stretch.seen_us})
 
     def _now_us(self) -> int:
         """Received is nothing before the clock was trusted last: a hub that starts in 1970 has a floor as well."""
@@ -281,6 +301,12 @@ class _Transaction:
             row = {"device": device, "kind": kind, "messages": messages, "last_us": self._now_us}
             if self._connection.execute(put, row).scalar_one() == messages:
                 outcome.first_rejected.add((device, kind))
+
+
+def _note_clock(connection: Connection, times_us: Mapping[str, int]) -> None:
+    put = insert_for(connection)(schema.trusted)
+    put = put.on_conflict_do_update(index_elements=["clock"], set_={"at_us": put.excluded.at_us})
+    connection.execute(put, [{"clock": name, "at_us": at_us} for name, at_us in sorted(times_us.items())])
 
 
 def insert_for(connection: Connection) -> Any:

@@ -13,7 +13,7 @@ from agent.clock_epochs import Fix, Knowledge
 from agent.hub import clocks
 from agent.hub.database import Target
 from agent.hub.parse import parse
-from agent.hub.retention import DAY_US, Retention
+from agent.hub.retention import DAY_US, Retention, Stretch
 from agent.hub.store import Arrivals, HubStore
 from agent.link import Received
 from tests.agent.test_hub_store import arrivals, batch
@@ -120,36 +120,102 @@ def test_a_store_of_before_gets_what_it_lacks(target: Target) -> None:
     HubStore.open_for_reading(target).close()
 
 
+HOUR_US = 3600 * SECOND_US
+
+
+def trusted(at_us: int) -> list[Stretch]:
+    return [Stretch.trusted(at_us)]
+
+
 @pytest.mark.parametrize(
-    ("trusted_us", "removes"),
-    [(None, True), (TRUE_US - 3600 * SECOND_US, True), (TRUE_US - 2 * DAY_US, False), (TRUE_US + DAY_US, False)],
-    ids=["new", "an hour ago", "two days on", "a day back"],
+    ("known", "removes"),
+    [
+        pytest.param([], False, id="nothing known"),
+        pytest.param(trusted(TRUE_US - HOUR_US), True, id="an hour ago"),
+        pytest.param(trusted(TRUE_US + HOUR_US), True, id="an hour back"),
+        pytest.param(trusted(TRUE_US - 2 * DAY_US), False, id="two days on"),
+        pytest.param(trusted(TRUE_US + DAY_US), False, id="a day back"),
+        pytest.param([Stretch(TRUE_US - 25 * HOUR_US, TRUE_US - HOUR_US)], True, id="a day of it"),
+        pytest.param([Stretch(TRUE_US - 23 * HOUR_US, TRUE_US - HOUR_US)], False, id="not yet a day"),
+        pytest.param([Stretch(TRUE_US - 9 * DAY_US, TRUE_US - 2 * DAY_US)], False, id="long ago"),
+        pytest.param([*trusted(TRUE_US - 9 * DAY_US), Stretch(TRUE_US - DAY_US, TRUE_US)], True, id="anew"),
+    ],
 )
-def test_what_is_removed_needs_a_clock_that_goes_on(trusted_us: int | None, removes: bool) -> None:
-    retention = Retention(30, trusted_us, TRUE_US)
+def test_what_is_removed_needs_a_clock_that_goes_on(known: list[Stretch], removes: bool) -> None:
+    retention = Retention(30, known, TRUE_US)
     assert retention.before_us(TRUE_US) == (TRUE_US - 30 * DAY_US if removes else None)
 
 
+class Ticking:
+    """A machine's clocks, which go on as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wall_us: int) -> None:
+        self.wall_us = wall_us
+        self._now_ns = 10**12
+        monkeypatch.setattr(time, "monotonic_ns", lambda: self._now_ns)
+
+    def go_on(self, by_us: int) -> None:
+        self.wall_us += by_us
+        self._now_ns += by_us * 1000
+
+
 def test_a_clock_that_was_never_set_is_never_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_ns = 10**12
-    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
-    retention = Retention(30, None, 60 * SECOND_US)
-    assert retention.before_us(60 * SECOND_US) is None
-    now_ns += 2 * DAY_US * 1000
-    assert retention.before_us(60 * SECOND_US + 2 * DAY_US) is None, "1970 for days: there is no time service"
+    clock = Ticking(monkeypatch, 60 * SECOND_US)
+    retention = Retention(30, [], clock.wall_us)
+    assert retention.before_us(clock.wall_us) is None
+    clock.go_on(2 * DAY_US)
+    assert retention.before_us(clock.wall_us) is None, "1970 for days: there is no time service"
 
 
 def test_a_leap_while_the_hub_runs_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_ns = 10**12
-    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
-    retention = Retention(30, None, TRUE_US)
+    clock = Ticking(monkeypatch, TRUE_US)
+    retention = Retention(30, trusted(TRUE_US), TRUE_US)
     assert retention.before_us(TRUE_US + 50 * SECOND_US) is not None, "a little is nothing"
-    leapt_us = TRUE_US + 3650 * DAY_US
-    assert retention.before_us(leapt_us) is None
-    now_ns += DAY_US * 999
-    assert retention.before_us(leapt_us + DAY_US * 999 // 1000) is None
-    now_ns += DAY_US * 2
-    assert retention.before_us(leapt_us + DAY_US * 1001 // 1000) is not None, "it stayed for a day: so it is right"
+    clock.wall_us += 3650 * DAY_US
+    assert retention.before_us(clock.wall_us) is None
+    clock.go_on(DAY_US * 999 // 1000)
+    assert retention.before_us(clock.wall_us) is None
+    clock.go_on(DAY_US * 2 // 1000)
+    assert retention.before_us(clock.wall_us) is not None, "it stayed for a day: so it is right"
+
+
+def test_a_store_of_a_hub_that_never_watched_its_clock_loses_nothing_to_a_wrong_one(
+    store: HubStore, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is wrong just when the hub is upgraded, or told to forget for the first time; then it is set right."""
+    monkeypatch.setattr("agent.hub.store.wall_us", lambda: TRUE_US)
+    store.store(arrivals(batch(1)))
+    clock = Ticking(monkeypatch, TRUE_US + 3650 * DAY_US)
+    retention = Retention(30, store.stretches, clock.wall_us)
+    for _ in range(20):
+        clock.go_on(HOUR_US)
+        assert retention.before_us(clock.wall_us) is None
+        store.watch_clock(retention.stretch(clock.wall_us))
+    clock.wall_us -= 3650 * DAY_US
+    with closing(HubStore.open(target)) as again:
+        assert again.trusted_us is None
+        retention = Retention(30, again.stretches, clock.wall_us)
+        assert retention.before_us(clock.wall_us) is None, "it has just come back from far away"
+        clock.go_on(DAY_US)
+        assert retention.before_us(clock.wall_us) is not None
+
+
+def test_a_hub_that_is_switched_off_every_night_earns_its_trust(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, trusted_on = Ticking(monkeypatch, TRUE_US), []
+    for day in range(3):
+        with closing(HubStore.open(target)) as store:
+            retention = Retention(30, store.stretches, clock.wall_us)
+            for _ in range(10):
+                if retention.before_us(clock.wall_us) is None:
+                    store.watch_clock(retention.stretch(clock.wall_us))
+                else:
+                    store.trust(clock.wall_us)
+                    trusted_on.append(day)
+                clock.go_on(HOUR_US)
+        clock.go_on(14 * HOUR_US)
+    assert trusted_on == [1] * 10 + [2] * 10
 
 
 def test_what_came_at_times_that_cannot_be_is_kept_as_long_as_the_rest(

@@ -231,7 +231,10 @@ def test_an_alarm_is_said_once_and_its_end_too(
     ]
 
 
-def test_a_hub_keeps_results_as_long_as_it_is_told(tmp_path: Path, broker: Mosquitto, running: Start) -> None:
+def test_a_hub_keeps_results_as_long_as_it_is_told(
+    tmp_path: Path, broker: Mosquitto, running: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     path = tmp_path / "hub.db"
     first = Hub(at(broker), path)
     runs = running(first)
@@ -244,7 +247,12 @@ def test_a_hub_keeps_results_as_long_as_it_is_told(tmp_path: Path, broker: Mosqu
     finally:
         device.close()
     runs.stop()
+    untrusted = running(Hub(at(broker), path, keep_days=1e-9))
+    eventually(lambda: "no old results are removed until" in caplog.text, "it says why all stays")
+    untrusted.stop()
     with closing(HubStore.open(path)) as store:
+        (account,) = store.ledger()
+        assert (account.expired, len(store.stretches)) == (0, 1)
         store.trust(wall_us())
     running(Hub(at(broker), path, keep_days=1e-9))
 

@@ -188,6 +188,24 @@ def test_old_results_expire_and_stay_accounted_for(store: HubStore, monkeypatch:
     assert [row["seq"] for row in store.results("d1", "kw")] == [7, 8, 11]
 
 
+def test_accounts_of_ended_boots_go_once_nothing_of_them_is_kept(
+    store: HubStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that starts again and again would leave one per start for ever."""
+    for at_us, boot in ((1000, "b1"), (2000, "b2"), (3000, "b3"), (4000, "b4")):
+        monkeypatch.setattr("agent.hub.store.wall_us", lambda at_us=at_us: at_us)
+        store.store(arrivals(batch(1, 2, boot)))
+    store.store(arrivals(gap(3, 4)))
+    store.store(Arrivals(told={("d1", "b2", "kw"): told(5, 5)}, reports={"d1": Report("b2", idle=True)}))
+    assert store.forget(5000, 10) == 0, "all is still there"
+    assert store.expire(3500, 10) == 3
+    assert store.forget(3500, 10) == 1, "b1 had news later, b2 rings, b3 goes, b4 has results"
+    assert [line.boot for line in store.ledger()] == ["b1", "b2", "b4"]
+    assert (store.expire(5000, 10), store.forget(5000, 10)) == (1, 1)
+    assert [line.boot for line in store.ledger()] == ["b2", "b4"], "b2 rings, b4 is the newest"
+    assert store.gaps("d1") == []
+
+
 def test_results_can_be_asked_for_by_the_time_of_arrival(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for at_us, boot in ((1000, "zz"), (2000, "b1"), (3000, "aa")):
         monkeypatch.setattr("agent.hub.store.wall_us", lambda at_us=at_us: at_us)
