@@ -11,6 +11,7 @@ from agent.clock_epochs import restamp
 from agent.outbox_reader import records
 from agent.record import Record
 from agent.wire import Value, decode
+from drivers.extras import how_to_install
 
 Format: TypeAlias = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
@@ -43,7 +44,7 @@ def write_parquet(path: Path, out: BinaryIO) -> None:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise NoParquet("Parquet needs pyarrow: pip install 'axond[parquet]', or export csv") from None
+        raise NoParquet(f"Parquet needs pyarrow: {how_to_install('parquet')}, or export csv") from None
     last_id, kinds = _columns(path)
     types: dict[type, Any] = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
     fields: dict[str, type] = {"boot": str, "stream": str, "seq": int, "t_us": int, "t_unc_ms": float, **kinds}

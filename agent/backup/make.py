@@ -1,7 +1,6 @@
 """Makes a backup, beside a running agent or without one. Changes nothing but the file that it writes."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from agent.backup.archive import (
     members,
     writing,
 )
+from agent.backup.scratch import PREFIX, scratch
 from agent.backup.verify import verify
 from agent.config import DeviceTable
 from agent.config_files import merge, read_all, validated
@@ -34,8 +34,6 @@ from agent.wire import SystemClock
 OUTBOX = "outbox.db"
 ASIDE = ".before-restore-"
 """In the names of what a restore has replaced."""
-STAGE = ".axond-restore-"
-"""In the names of folders in which a restore prepares; none is there unless one was killed."""
 CREDENTIALS = "credentials"
 
 
@@ -93,8 +91,8 @@ def make(config: Path, target: Path, *, secrets: bool, told: Callable[[int, int]
     state_dir = there.device.state_dir
     _check_target(target, state_dir)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-            return _make(there, target, Path(scratch), state_dir, secrets=secrets, told=told)
+        with scratch(target.parent) as folder:
+            return _make(there, target, folder, state_dir, secrets=secrets, told=told)
     except OSError as error:
         where = error.filename or target
         why = "; run it with sudo" if isinstance(error, PermissionError) else ""
@@ -104,19 +102,21 @@ def make(config: Path, target: Path, *, secrets: bool, told: Callable[[int, int]
 def _make(
     there: Installation,
     target: Path,
-    scratch: Path,
+    folder: Path,
     state_dir: Path,
     *,
     secrets: bool,
     told: Callable[[int, int], None],
 ) -> Made:
-    copied, results = scratch / OUTBOX, None
+    copied, results = folder / OUTBOX, None
     left_out: dict[str, str] = {}
     kept = dict(_state_files(state_dir, left_out))
     size = sum(path.stat().st_size for path in kept.values() if path.exists())
     db = state_dir / OUTBOX
     size += 2 * db.stat().st_size if db.exists() else 0
     advance = _adding(told, size)
+    if outbox.is_half_rebuilt(db):
+        raise BackupError(f"{db} is being rebuilt, since it was damaged: start the agent, and back up again")
     if db.exists():
         results = outbox.copy(db, copied, advance, "start the agent, which saves what can be read, and back up again")
     head = Head(
@@ -130,7 +130,7 @@ def _make(
         results=results,
     )
     made = Made(target, head, left_out=left_out)
-    fresh = scratch / "archive"
+    fresh = folder / "archive"
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         with writing(file, advance) as writer:
             _write(writer, there, kept, made, secrets=secrets)
@@ -202,7 +202,7 @@ def _state_files(state_dir: Path, left_out: dict[str, str]) -> Iterator[tuple[st
         top = at == state_dir
         for path in (at / name for name in (*folders, *files) if (at / name).is_symlink()):
             left_out[str(path)] = "it is a link; back up what it leads to in another way"
-        folders[:] = sorted(name for name in folders if not (top and (ASIDE in name or name.startswith(STAGE))))
+        folders[:] = sorted(name for name in folders if not (top and (ASIDE in name or name.startswith(PREFIX))))
         for name in sorted(files):
             path = at / name
             transient = name.endswith((".new", ".lock")) or (top and (name.startswith(OUTBOX) or ASIDE in name))

@@ -1,12 +1,14 @@
 """A copy of an outbox while its agent runs, and two outboxes of one device made one."""
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from agent.backup.archive import BackupError
 from agent.errors import ConfigError
+from agent.outbox_file import take_over
 from agent.outbox_reader import OutboxUnreadable, problems
 from agent.outbox_schema import LEDGER_COLUMNS, PAGE_BYTES
 from agent.outbox_store import OutboxLimits, OutboxStore, audit
@@ -55,6 +57,19 @@ def check(path: Path, what: str, remedy: str) -> None:
         found = str(error)
     if found is not None:
         raise BackupError(f"{what}: {found}; {remedy}")
+
+
+def is_half_rebuilt(path: Path) -> bool:
+    """Whether a whole new file waits to take the place of a damaged one: what is in ``path`` itself is not to be used.
+
+    The agent does that within a moment, unless it was killed just then; then at its next start.
+    """
+    return path.with_name(path.name + ".ready").exists()
+
+
+def finish_rebuild(path: Path) -> Path | None:
+    """Does that in its stead, while the outbox is claimed; where the damaged file is kept, if there was one."""
+    return take_over(path, sys.maxsize)
 
 
 def waiting(path: Path) -> int:

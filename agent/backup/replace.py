@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from agent.backup.make import ASIDE, STAGE, sync_folder
+from agent.backup.make import ASIDE, sync_folder
 from agent.credentials import SOURCE_FOLDER
 
 USER = "axond"
@@ -132,9 +132,3 @@ def give(path: Path, owner: Owner) -> None:
     """Makes it theirs, if we are the one who can."""
     if owner is not None:
         os.chown(path, *owner, follow_symlinks=False)
-
-
-def clean(folder: Path) -> None:
-    """Removes what a restore that was killed has left."""
-    for left in folder.glob(f"{STAGE}*") if folder.is_dir() else ():
-        shutil.rmtree(left)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from agent.backup import outbox
 from agent.backup.archive import STATE, BackupError, members
-from agent.backup.make import CREDENTIALS, OUTBOX, STAGE, Installation
-from agent.backup.replace import Owner, Restored, clean, give, owner_of, replace_config, replace_state, write
+from agent.backup.make import CREDENTIALS, OUTBOX, Installation
+from agent.backup.replace import Owner, Restored, give, owner_of, replace_config, replace_state, write
+from agent.backup.scratch import scratch
 from agent.backup.verify import Contents, verify
 from agent.clock import FILE as CLOCK
 from agent.config import NAME, DeviceTable
@@ -50,17 +50,16 @@ def restore(path: Path, wish: Wish, told: Told) -> Restored:
     try:
         with ExitStack() as stack:
             config.parent.mkdir(parents=True, exist_ok=True)
-            clean(config.parent)
-            staged = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=config.parent, prefix=STAGE)))
+            staged = stack.enter_context(scratch(config.parent))
             device = _stage_config(contents, staged, config, here, wish)
             restored = Restored(device.id, device.state_dir)
             _check_place(contents, restored.state_dir, here, wish)
             _stage_secrets(contents, staged, config, restored)
             owner = owner_of(restored.state_dir)
             stack.enter_context(_held(restored.state_dir, owner))
+            _finish_rebuild(restored)
             _check_results(restored, here)
-            clean(restored.state_dir)
-            state = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=restored.state_dir, prefix=STAGE)))
+            state = stack.enter_context(scratch(restored.state_dir))
             if not wish.config_only:
                 _stage_state(contents, state, restored, here, wish, told)
             replace_config(staged, config, owner, restored)
@@ -136,6 +135,15 @@ def _check_place(contents: Contents, state_dir: Path, here: Installation | None,
             f"the configuration in {contents.path} keeps its state in {state_dir}; if that is right, add "
             f"--state-dir {state_dir}"
         )
+
+
+def _finish_rebuild(restored: Restored) -> None:
+    """Else the next start of the agent would put the rebuilt file in the place of what is restored now."""
+    db = restored.state_dir / OUTBOX
+    if outbox.is_half_rebuilt(db):
+        if (damaged := outbox.finish_rebuild(db)) is not None:
+            restored.aside.append(str(damaged))
+        restored.notes.append(f"{db} had been damaged, and its rebuilding was interrupted: that was finished first")
 
 
 def _check_results(restored: Restored, here: Installation | None) -> None:

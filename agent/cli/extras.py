@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from agent.backup.scratch import scratch
 from agent.cli import lava
 from agent.cli.command import Command, CommandError, add_json, print_json
+from drivers.extras import place
 from models.backends.lava import home as lava_home
 from models.backends.lava import is_there as lava_is_there
 
@@ -31,8 +32,6 @@ ABOUT = {
     "postgres": "the hub on PostgreSQL",
     "tflite": "models on LiteRT",
 }
-MARK = "axond-extras.pth"
-"""The package's list of folders on the path, one per extra; who finds it beside axond is the package."""
 CONSTRAINTS = Path(sys.prefix) / "constraints.txt"
 INSTALL_S = 1800.0
 RECORD = "extra.json"
@@ -106,16 +105,6 @@ def requirements(name: str) -> list[str]:
     return found
 
 
-def place() -> Path | None:
-    """The folder with one folder per extra, beside the program that the package brought; None without a package."""
-    for folder in map(Path, sys.path):
-        list_ = folder / MARK
-        if list_.is_file():
-            first = list_.read_text().splitlines()[0]
-            return Path(os.path.normpath(folder / first)).parent
-    return None
-
-
 def _install(options: argparse.Namespace) -> int:
     for name in options.names:
         if name == "lava":
@@ -143,16 +132,16 @@ def _into_folder(name: str, folders: Path) -> None:
     if not os.access(folders.parent.parent if not folders.exists() else folders, os.W_OK):
         raise CommandError(f"{folders / name} cannot be written by you: sudo axond extras install {name}")
     folders.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folders, prefix=f".{name}-") as scratch:
-        made = Path(scratch) / name
-        missing = _missing(name, Path(scratch) / "report.json")
+    with scratch(folders) as folder:
+        made = folder / name
+        missing = _missing(name, folder / "report.json")
         print(f"{folders / name}: installing {' '.join(missing)}", flush=True)
         _pip("install", "--quiet", "--no-deps", "--target", made, *missing)
         made.mkdir(exist_ok=True)
         (made / RECORD).write_text(json.dumps({"extra": name, "packages": missing}))
         made.chmod(0o755)
         if (folders / name).exists():
-            (folders / name).rename(Path(scratch) / "old")
+            (folders / name).rename(folder / "old")
         made.rename(folders / name)
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from agent import log, wire
 from agent.cli.command import Command, CommandError, add_json, cells, console, print_json, whole
 from agent.topics import ROOT, ROOT_PATTERN
+from drivers.extras import how_to_install
 
 if TYPE_CHECKING:
     from agent.hub.reader import HubReader
@@ -81,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from sqlalchemy.exc import SQLAlchemyError
     except ModuleNotFoundError as error:
-        raise CommandError("the hub needs SQLAlchemy, which is missing: pip install 'axond[hub]'") from error
+        raise CommandError(f"the hub needs SQLAlchemy, which is missing: {how_to_install('hub')}") from error
     from agent.hub.database import label, why
 
     try:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from agent.cli.command import CommandError, add_json, cells, console, positive, print_json, whole
+from drivers.extras import how_to_install
 from drivers.packet import SensorInfo
 from models.base import BadModel
 from models.bundle import Bundle, Manifest, first_error
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from models import build
     except ImportError as error:
-        raise CommandError(f"building needs more packages: pip install 'axond[build]' ({error})") from error
+        raise CommandError(f"building needs more packages: {how_to_install('build')} ({error})") from error
     if options.source.is_dir():
         _refuse_with_folder(options)
         _say(build.build(options.source, options.out, options.per, options.bits))

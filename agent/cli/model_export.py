@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from agent.cli.command import CommandError
+from drivers.extras import how_to_install
 from models.bundle import Bundle
 from models.registry import open_bundle
 
@@ -47,5 +48,5 @@ def _content(bundle: Bundle, target: str) -> bytes:
     try:
         from models.compile.onnx import compile_window
     except ImportError as error:
-        raise CommandError(f"this target needs more packages: pip install 'axond[build]' ({error})") from error
+        raise CommandError(f"this target needs more packages: {how_to_install('build')} ({error})") from error
     return compile_window(bundle.network)

@@ -13,6 +13,7 @@ from agent.cli.command import CommandError, add_config, add_json, print_json, wh
 from agent.cli.model_examples import from_files
 from agent.pipeline import LATE_NS
 from drivers.base import Disconnected, Driver, EndOfInput
+from drivers.extras import how_to_install
 from models.base import Window
 from models.bundle import Bundle
 from models.registry import make_encoder, open_bundle
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from models import teach
     except ImportError as error:
-        raise CommandError(f"teaching needs more packages: pip install 'axond[build]' ({error})") from error
+        raise CommandError(f"teaching needs more packages: {how_to_install('build')} ({error})") from error
     parent = open_bundle(options.bundle, [])
     paths = [Path(name) for name in options.source]
     if any(path.suffix or "/" in str(path) or path.exists() for path in paths):
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         taught = teach.teach(parent, options.label, windows, options.out, user=options.user)
     except ImportError as error:
-        raise CommandError(f"teaching needs more packages: pip install 'axond[build]' ({error})") from error
+        raise CommandError(f"teaching needs more packages: {how_to_install('build')} ({error})") from error
     lesson, child = taught.lesson, taught.bundle
     if options.json:
         print_json({

@@ -15,7 +15,7 @@ from agent.profile import ProfileName, choose
 from agent.setup import service
 from agent.setup.ask import Ask, Person
 from agent.setup.look import Candidate
-from agent.setup.save import SetupError, identity, save, says_something
+from agent.setup.save import SetupError, identity, next_backup, save, says_something
 from agent.setup.talk import Given, Said, talk
 from drivers.base import Misconfigured
 from drivers.registry import driver_class
@@ -25,7 +25,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_json(parser)
     parser.add_argument("--yes", "-y", action="store_true", help="ask nothing: defaults for all that is not said here")
-    parser.add_argument("--overwrite", action="store_true", help="replace a configuration that is there (kept as .bak)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a configuration that is there (kept as .bak-N)"
+    )
     parser.add_argument("--id", type=_name, help="name of this device (default: the host's name)")
     parser.add_argument("--region", type=_name, help="default: default")
     parser.add_argument("--profile", choices=get_args(ProfileName), help="default: auto, the board says it")
@@ -93,9 +95,10 @@ def _run(options: argparse.Namespace) -> int:
         if says_something(path) and not options.overwrite:
             if not person:
                 raise SetupError(
-                    f"{path} is there and configures something: --overwrite replaces it and keeps it as .bak"
+                    f"{path} is there and configures something: --overwrite replaces it and keeps it as "
+                    f"{next_backup(path).name}"
                 )
-            if not ask.yes(f"{path} is there. Replace it (it is kept as {path.name}.bak)?", default=False):
+            if not ask.yes(f"{path} is there. Replace it (it is kept as {next_backup(path).name})?", default=False):
                 raise SetupError("nothing was changed")
         said = talk(given, ask, identity(path))
         if person:
@@ -203,8 +206,9 @@ COMMAND = Command(
     "setup",
     "the first configuration, from what is plugged in",
     """Look at serial ports, microphones and event cameras, propose pipelines with the models that fit, ask for the
-rest, and write the configuration, once it is known to be right. What was there is kept as axond.toml.bak. A password
-goes into a file of its own (credentials/mqtt-password beside the configuration, mode 0600), never into the TOML.
+rest, and write the configuration, once it is known to be right. What was there is kept as axond.toml.bak-N, the newest
+five of them. A password goes into a file of its own (credentials/mqtt-password beside the configuration, mode 0600),
+never into the TOML.
 Ctrl-C at any question changes nothing. Without a sensor a computed one gives a first result.
 
   sudo axond setup

@@ -7,18 +7,15 @@ from agent.cli.accelerators import look as try_backend
 from agent.cli.accelerators import survey
 from agent.doctor.finding import Finding, Word
 from agent.doctor.scene import Scene
+from drivers.extras import how_to_install
 from models.base import BadModel
 from models.bundle import MANIFEST, Bundle, load
 from models.registry import AUTO_ORDER, ZOO, backends, find_bundle
 
 DEADLINE_S = 60.0
 """Each is loaded in a process of its own, and a cold vendor's runtime takes seconds."""
-INSTALL = {
-    "akida": "pip install 'axond[akida]'",
-    "lava": "axond lava install",
-    "onnx": "pip install 'axond[onnx]'",
-    "tflite": "pip install 'axond[tflite]'",
-}
+EXTRAS = ("akida", "onnx", "tflite")
+"""Backends whose libraries are an extra of the same name."""
 
 
 def look(scene: Scene) -> Iterator[Finding]:
@@ -35,16 +32,22 @@ def look(scene: Scene) -> Iterator[Finding]:
             yield Finding("accelerators.usable", "ok", "{backend} can be used ({runtime}): {reason}", kind, facts=facts)
         else:
             reasons[kind] = row["reason"]
+            install = _install(kind)
             yield Finding(
                 "accelerators.not_usable",
                 "note",
                 "{backend} cannot be used: {reason}",
                 kind,
                 "install it if this device has that chip, or a model needs it",
-                ("{install}",) if kind in INSTALL else (),
-                {**facts, "install": Word(INSTALL.get(kind, ""))},
+                ("{install}",) if install else (),
+                {**facts, "install": Word(install)},
             )
     yield from _pipelines(scene, usable, reasons)
+
+
+def _install(kind: str) -> str:
+    """The command that brings what a backend needs; empty if there is none."""
+    return "axond lava install" if kind == "lava" else how_to_install(kind) if kind in EXTRAS else ""
 
 
 def _bundles(scene: Scene) -> list[Bundle]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from drivers import inventory
 from drivers.base import Driver, DriverError, Unavailable
+from drivers.extras import how_to_install
 from drivers.packet import SensorInfo
 from drivers.probe import probe
 from drivers.registry import driver_class
@@ -118,7 +119,7 @@ def _microphones(looked: Looked) -> None:
     if devices and find_spec("alsaaudio") is None:
         looked.problems.append(
             f"{devices[0].product} could be a microphone, but the ALSA library for Python is missing: "
-            "apt install python3-alsaaudio, or pip install 'axond[alsa]'"
+            f"apt install python3-alsaaudio, or {how_to_install('alsa')}"
         )
         return
     for device in devices:
@@ -138,7 +139,7 @@ def _cameras(looked: Looked) -> None:
         if device is None:
             looked.problems.append(f"{camera.product} ({camera.usb_id}): no driver of axond knows this event camera")
         elif find_spec("neuromorphic_drivers") is None:
-            looked.problems.append(f"{camera.product} needs its USB driver: pip install 'axond[events]'")
+            looked.problems.append(f"{camera.product} needs its USB driver: {how_to_install('events')}")
         elif camera.access != "ok":
             looked.problems.append(f"{camera.product} may not be opened by this user ({camera.access})")
         else:

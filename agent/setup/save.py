@@ -1,12 +1,12 @@
-"""Writes a configuration whole or not at all, after it was found right. The old one is kept as ``.bak``."""
+"""Writes a configuration whole or not at all, after it was found right. The old one is kept as ``.bak-N``."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from agent.backup.make import CREDENTIALS, Installation, sync_folder
+from agent.backup.scratch import scratch
 from agent.config import DeviceTable
 from agent.config_files import read_all
 from agent.credentials import SOURCE_FOLDER, SOURCE_PREFIX
@@ -14,6 +14,9 @@ from agent.errors import ConfigError
 from agent.setup.text import Answers, render
 
 PASSWORD = "mqtt-password"
+BACKUP = ".bak-"
+KEPT = 5
+"""Of the configurations that were replaced, the newest."""
 
 
 class SetupError(Exception):
@@ -48,21 +51,20 @@ def save(path: Path, answers: Answers, password: str | None, check: Callable[[Pa
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".axond-setup-") as made:
-            scratch = Path(made)
+        with scratch(folder) as made:
             final = answers
             if password is not None and answers.broker is not None:
-                secret = scratch / PASSWORD
+                secret = made / PASSWORD
                 _write(secret, password.encode(), 0o600)
                 final = _with_password_file(answers, _named(folder / CREDENTIALS))
                 answers = _with_password_file(answers, secret)
-            _try(scratch / path.name, path, answers, check)
-            _write(scratch / "final.toml", render(final).encode(), 0o644)
+            _try(made / path.name, path, answers, check)
+            _write(made / "final.toml", render(final).encode(), 0o644)
             if path.exists():
-                _write(scratch / "old.toml", path.read_bytes(), path.stat().st_mode & 0o777)
+                _write(made / "old.toml", path.read_bytes(), path.stat().st_mode & 0o777)
             if password is not None and answers.broker is not None:
-                _put_secret(scratch / PASSWORD, folder / CREDENTIALS)
-            return _take_place(scratch / "final.toml", path)
+                _put_secret(made / PASSWORD, folder / CREDENTIALS)
+            return _take_place(made / "final.toml", path)
     except OSError as error:
         why = "; run it with sudo, or name another place with --config" if error.errno in (1, 13, 30) else ""
         raise SetupError(f"{error.filename or path}: {error.strerror}{why}; nothing was written") from error
@@ -111,13 +113,38 @@ def _put_secret(secret: Path, folder: Path) -> None:
 
 
 def _take_place(fresh: Path, path: Path) -> Path | None:
-    copy = fresh.with_name("old.toml")
-    kept = path.with_name(path.name + ".bak") if copy.exists() else None
-    if kept is not None:
-        copy.replace(kept)
+    old = fresh.with_name("old.toml")
+    kept = _keep(old, path) if old.exists() else None
     fresh.replace(path)
     sync_folder(path.parent)
     return kept
+
+
+def _keep(old: Path, path: Path) -> Path:
+    """Puts a copy of ``path`` beside it under a number of its own, unless the newest there is the same."""
+    there = backups(path)
+    if there and there[-1].read_bytes() == old.read_bytes():
+        return there[-1]
+    kept = next_backup(path)
+    old.replace(kept)
+    for spare in [*there, kept][:-KEPT]:
+        spare.unlink()
+    return kept
+
+
+def backups(path: Path) -> list[Path]:
+    """What ``save`` has kept of earlier configurations, oldest first."""
+    start = path.name + BACKUP
+    found = [each for each in path.parent.iterdir() if each.name.startswith(start) and each.is_file()]
+    numbered = {int(number): each for each in found if (number := each.name.removeprefix(start)).isdecimal()}
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def next_backup(path: Path) -> Path:
+    """Where ``save`` will keep the configuration that it replaces."""
+    newest = backups(path)[-1:]
+    number = int(newest[0].name.rpartition("-")[2]) + 1 if newest else 1
+    return path.with_name(f"{path.name}{BACKUP}{number}")
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from drivers.base import Disconnected, Driver, DriverConfig, Misconfigured, Unavailable
+from drivers.extras import how_to_install
 from drivers.lib.clock import NS_PER_S, DeviceClock
 from drivers.lib.sound import sound_info
 from drivers.packet import Packet, SensorInfo
@@ -178,7 +179,7 @@ def _alsaaudio() -> ModuleType:
     try:
         import alsaaudio
     except ImportError as error:
-        raise Unavailable(f"the ALSA library for Python is missing ({error}); pip install axond[alsa]") from error
+        raise Unavailable(f"the ALSA library for Python is missing ({error}): {how_to_install('alsa')}") from error
     module: ModuleType = alsaaudio
     return module
 

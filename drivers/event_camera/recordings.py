@@ -18,6 +18,7 @@ from drivers.event_camera.aedat4 import MAGIC, check_aedat4
 from drivers.event_camera.es import dvs
 from drivers.event_camera.evt21 import evt21
 from drivers.event_camera.words import FIVE_BYTES, NS_PER_US, Block, Size, dat2, evt2, five_bytes
+from drivers.extras import how_to_install
 from drivers.packet import EVENT
 
 HEADER_BYTES = 1 << 16
@@ -52,7 +53,7 @@ def open_recording(path: Path, size: Size | None) -> Recording:
     try:
         from faery.extension import aedat, dat, es, evt
     except ImportError as error:
-        raise Misconfigured(f"{path}: needs the package faery ({error}); pip install 'axond[events]'") from error
+        raise Misconfigured(f"{path}: needs the package faery ({error}): {how_to_install('events')}") from error
     try:
         with _Panics(path):
             if head.startswith(MAGIC):

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from drivers.base import Disconnected, Driver, DriverConfig, DriverError, Misconfigured, Unavailable
 from drivers.event_camera import usb_process
+from drivers.extras import how_to_install
 from drivers.lib.clock import NS_PER_S, DeviceClock
 from drivers.packet import EVENT, Packet, SensorInfo
 
@@ -198,7 +199,7 @@ class UsbCamera(Driver[UsbConfig]):
         text = message.data.decode()
         if message.kind == usb_process.UNUSABLE:
             raise Misconfigured(
-                f"event_camera.usb needs the package neuromorphic-drivers: {text}; pip install 'axond[events]'"
+                f"event_camera.usb needs the package neuromorphic-drivers: {text}: {how_to_install('events')}"
             )
         if message.kind == usb_process.REFUSED:
             raise Unavailable(f"{self._where}: {_advice(text)}")

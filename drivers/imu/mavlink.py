@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from drivers.base import DriverConfig, Misconfigured
+from drivers.extras import how_to_install
 from drivers.lib.clock import sent_ns
 from drivers.lib.framing import Offsets
 from drivers.lib.framing_variable import Spans, VariableScanner
@@ -67,7 +68,7 @@ def dialect_for(message: Message) -> Dialect:
         from pymavlink.dialects.v20 import all as every
     except ImportError as error:
         raise Misconfigured(
-            f"imu.mavlink needs the package pymavlink ({error}): pip install 'axond[mavlink]'"
+            f"imu.mavlink needs the package pymavlink ({error}): {how_to_install('mavlink')}"
         ) from error
     known = {number: (kind.crc_extra, kind.unpacker.size) for number, kind in every.mavlink_map.items()}
     number, kind = next((n, k) for n, k in every.mavlink_map.items() if k.msgname == message)

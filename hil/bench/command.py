@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from agent.cli.command import Command, CommandError, add_json, positive, print_json, whole
+from drivers.extras import how_to_install
 
 HELP = {
     "path": ("a captured audio sample until its result is durable", 30.0),
@@ -39,7 +40,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     service = sub.add_parser("service", help="what the service costs: package, start, memory, CPU, wake-ups")
     service.add_argument("--seconds", type=positive, default=20.0, help="of an agent that waits (default: 20)")
     service.add_argument("--starts", type=whole(1, 1000), default=5, help="how many are timed (default: 5)")
-    service.set_defaults(arguments=("seconds", "starts"))
+    service.add_argument("--axond", type=Path, metavar="PROGRAM", help="to measure (default: that which runs this)")
+    service.set_defaults(arguments=("seconds", "starts", "axond"))
     for bench in sub.choices.values():
         add_json(bench)
 
@@ -67,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         bench = import_module(f"hil.bench.{options.bench}")
     except ImportError as error:
         raise CommandError(
-            f"this bench needs more packages: pip install 'axond[onnx,tflite,build,locate]' ({error})"
+            f"this bench needs more packages: {how_to_install('onnx', 'tflite', 'build', 'locate')} ({error})"
         ) from error
     numbers = bench.measure(*(getattr(options, name) for name in options.arguments))
     if options.json:
@@ -109,7 +111,8 @@ COMMAND = Command(
   axond bench service
                      size of the package and of what it installs; start until READY and first result; memory, CPU,
                      wake-ups and threads of an agent without sensors, connected to a broker, without and with a model
-                     on ONNX Runtime; goals that were missed stand under ``missed``
+                     on ONNX Runtime; goals that were missed stand under ``missed``. --axond /usr/bin/axond measures the
+                     installed package
 
 Rigs, with exit code 1 and the reasons under ``faults`` when something went wrong:
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from drivers.base import EndOfInput
 from drivers.event_camera.file import EventFileConfig, FileEvents
+from drivers.extras import how_to_install
 
 EVENTS = 2_000_000
 EVENTS_PER_S = 5_000_000
@@ -41,7 +42,7 @@ def measure(seconds: float) -> dict[str, Any]:
     for 5-byte files. Where faery, which writes the files, is not installed, ``source`` says so and is all.
     """
     if importlib.util.find_spec("faery") is None:
-        return {"event_files.source": "none: the package faery is not installed (pip install 'axond[events]')"}
+        return {"event_files.source": f"none: the package faery is not installed ({how_to_install('events')})"}
     numbers: dict[str, Any] = {
         "event_files.source": f"made: {EVENTS} seeded random events at {EVENTS_PER_S} events/s, encoded by faery",
     }

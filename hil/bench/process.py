@@ -1,6 +1,7 @@
 """What the kernel tells of a running process: memory, CPU time, context switches, descriptors, threads (``/proc``)."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.command import CommandError
@@ -56,7 +57,8 @@ def waited_s(pid: int) -> float:
     """For how long threads that live now were ready and had no core, summed (``schedstat``)."""
     waited_ns = 0
     for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        waited_ns += int(schedstat.read_text().split()[1])
+        with suppress(FileNotFoundError, ProcessLookupError):  # that thread has just ended
+            waited_ns += int(schedstat.read_text().split()[1])
     return waited_ns / 1e9
 
 

@@ -1,6 +1,7 @@
 """What the service costs a device that has other things to do: package, start, and an agent that waits for its sensors.
 
-The agent is measured as a package installs it, with its modules compiled; its uplink is connected to a broker.
+The agent is the one that runs the bench, or that of another installation; it is measured as a package installs it, with
+its modules compiled, and its uplink is connected to a broker.
 """
 
 import json
@@ -40,20 +41,49 @@ DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MODEL = "activity"
 
 
-def measure(seconds: float, starts: int) -> dict[str, Any]:
-    """Units as the names say. ``missed``: goals that were, in words. Raises CommandError."""
-    numbers: dict[str, Any] = package(Path("dist"))
+def measure(seconds: float, starts: int, axond: Path | None) -> dict[str, Any]:
+    """Units as the names say. ``missed``: goals that were, in words. Raises CommandError.
+
+    ``axond``: the program to measure; None: that of this environment.
+    """
+    program = [str(axond)] if axond else stage.axond()
+    numbers: dict[str, Any] = {"axond": _version(program), **(installed(axond) if axond else package(Path("dist")))}
     with tempfile.TemporaryDirectory(prefix="axond-bench-") as scratch:
         folder = Path(scratch)
         try:
             with stage.broker(folder) as port:
-                numbers |= _starts(folder, port, starts)
-                numbers |= _idle(folder, port, seconds, runtime="", suffix="")
-                numbers |= _idle(folder, port, seconds, runtime="onnx", suffix="_onnx")
+                numbers |= _starts(program, folder, port, starts)
+                numbers |= _idle(program, folder, port, seconds, runtime="", suffix="")
+                numbers |= _idle(program, folder, port, seconds, runtime="onnx", suffix="_onnx")
         except stage.StageError as error:
             raise CommandError(str(error)) from error
     missed = [f"{name} is {numbers[name]}, goal {goal:g}" for name, goal in GOALS.items() if numbers[name] > goal]
     return {**numbers, "missed": missed}
+
+
+def _version(program: list[str]) -> str:
+    """What ``axond version`` says, and by whom. Raises CommandError."""
+    try:
+        told = subprocess.run([*program, "version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CommandError(f"{program[0]} cannot be started: {error.strerror}") from error
+    if told.returncode or not told.stdout.startswith("axond "):
+        raise CommandError(f"{program[0]} is no axond: {(told.stderr or told.stdout).strip()[-200:]}")
+    return f"{program[0]}: {told.stdout.strip()}"
+
+
+def installed(axond: Path) -> dict[str, Any]:
+    """What dpkg knows of the package that ``axond`` is of; None with a reason where it is of none."""
+    ask_size = ["dpkg-query", "--show", "--showformat", "${Package} ${Version} ${Installed-Size}", "axond"]
+    reason = None
+    if shutil.which("dpkg-query") is None:
+        reason = "no dpkg on this machine"
+    elif subprocess.run(["dpkg-query", "--search", str(axond)], capture_output=True, check=False).returncode:
+        reason = f"{axond} is of no package"
+    if reason:
+        return {"package": None, "installed_mib": None, "package_left_out": reason}
+    name, version, size_kib = subprocess.run(ask_size, capture_output=True, text=True, check=True).stdout.split()
+    return {"package": f"{name} {version}", "installed_mib": round(int(size_kib) / 1024, 1)}
 
 
 def package(folder: Path) -> dict[str, Any]:
@@ -90,7 +120,7 @@ def _config(folder: Path, name: str, port: int, sensors: str = "") -> Path:
 
 
 @contextmanager
-def _agent(folder: Path, config: Path) -> Iterator[tuple[int, float]]:
+def _agent(program: list[str], folder: Path, config: Path) -> Iterator[tuple[int, float]]:
     """A started agent; process and seconds from its start to READY=1. Raises CommandError."""
     told_at = folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
@@ -99,7 +129,7 @@ def _agent(folder: Path, config: Path) -> Iterator[tuple[int, float]]:
         command = ["env", "-u", "PYTHONDONTWRITEBYTECODE", *(f"{k}={v}" for k, v in environment.items())]
         begin_s = time.monotonic()
         try:
-            with stage.process(config.stem, [*command, *stage.axond("run", "--config", str(config))], folder) as child:
+            with stage.process(config.stem, [*command, *program, "run", "--config", str(config)], folder) as child:
                 _wait_ready(told, child, folder / f"{config.stem}.log")
                 try:
                     yield child.pid, time.monotonic() - begin_s
@@ -121,19 +151,19 @@ def _wait_ready(told: socket.socket, child: subprocess.Popen[bytes], log: Path) 
     raise CommandError(f"the agent is not ready within {START_S:g} s: {log.read_text(errors='replace')[-500:]}")
 
 
-def _starts(folder: Path, port: int, starts: int) -> dict[str, Any]:
+def _starts(program: list[str], folder: Path, port: int, starts: int) -> dict[str, Any]:
     """One more start compiles the modules before, as the installation of a package does."""
     sensors = (
         f'[sensors.imu0]\ndriver = "synthetic"\n[pipelines.p]\nsensors = ["imu0"]\nmodel = "{_MODEL}"\n'
         'backend = ["onnx", "reference"]\n'
     )
-    with _agent(folder, _config(folder, "compiling", port, sensors)):
+    with _agent(program, folder, _config(folder, "compiling", port, sensors)):
         pass
     ready, ready_cpu, first, window_s = [], [], [], 0.0
     for number in range(starts):
         name = f"start{number}"
         begin_s = time.monotonic()
-        with _agent(folder, _config(folder, name, port, sensors)) as (pid, ready_s):
+        with _agent(program, folder, _config(folder, name, port, sensors)) as (pid, ready_s):
             ready_cpu.append(process.cpu_s(pid))
             window_s = _wait_result(folder / name)
             first.append(time.monotonic() - begin_s)
@@ -170,14 +200,14 @@ def _is_idle(state_dir: Path) -> bool:
     return facts["uplink"]["connected"] and all(p["state"] == "live" for p in facts["pipelines"].values())
 
 
-def _idle(folder: Path, port: int, seconds: float, *, runtime: str, suffix: str) -> dict[str, Any]:
+def _idle(program: list[str], folder: Path, port: int, seconds: float, *, runtime: str, suffix: str) -> dict[str, Any]:
     """An agent whose sensors, if it has any, are not plugged in."""
     sensors = (
         '[sensors.imu0]\ndriver = "imu.witmotion"\nport = "/dev/serial/by-id/none"\n[pipelines.p]\n'
         f'sensors = ["imu0"]\nmodel = "{_MODEL}"\nbackend = "{runtime}"\n'
     )
     config = _config(folder, f"idle{suffix}", port, sensors if runtime else "")
-    with _agent(folder, config) as (pid, _):
+    with _agent(program, folder, config) as (pid, _):
         wait_for("the agent is idle", lambda: _is_idle(folder / config.stem), START_S)
         time.sleep(min(SETTLE_S, seconds))
         cpu_s, woken, begin_s = process.cpu_s(pid), process.wakeups(pid), time.monotonic()

@@ -17,6 +17,7 @@ UNITS = TREE / "packaging" / "systemd"
 LEFT_OUT = (
     "bin",  # programs of libraries; the launcher is ours
     "numpy/**/tests",
+    "**/__pycache__",  # some wheels bring one; postinst makes them, prerm takes them away
     "ai_edge_litert/libLiteRtWebGpuAccelerator.so",  # a browser's graphics interface; our backend runs on the processor
     "ai_edge_litert/tools/apply_plugin_main",  # compiles for the chips of phones
     "ai_edge_litert/vendors",  # the same

@@ -359,15 +359,6 @@ def test_no_outbox_yet(tmp_path: Path, capfd: Any) -> None:
     assert not (site.state / "outbox.db").exists()
 
 
-def test_what_a_killed_restore_left_is_removed(site: Site, archive: Path) -> None:
-    left = [folder / ".axond-restore-abc" for folder in (site.etc, site.state)]
-    for folder in left:
-        folder.mkdir()
-        (folder / "outbox.db").write_text("half")
-    assert site.restore(archive) == 0
-    assert not any(folder.exists() for folder in left)
-
-
 def test_a_place_that_takes_no_file_is_one_sentence(site: Site, archive: Path, tmp_path: Path, capfd: Any) -> None:
     (tmp_path / "file").write_text("")
     arguments = ("--state-dir", str(site.state), "--config", str(tmp_path / "file" / "axond.toml"))

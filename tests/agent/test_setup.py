@@ -214,7 +214,32 @@ def test_a_configuration_that_says_something_is_not_replaced_unasked(tmp_path: P
         assert path.read_text() == text
         assert left_behind(tmp_path) == ["axond.toml"]
     assert setup(tmp_path, "--sensor", MADE, "--overwrite") == 0
-    assert (tmp_path / "axond.toml.bak").read_text() == '[uplink]\nhost = "b"\n'
+    assert (tmp_path / "axond.toml.bak-1").read_text() == '[uplink]\nhost = "b"\n'
+
+
+def test_what_was_replaced_is_kept_the_newest_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr("agent.setup.save.KEPT", 2)
+    path = tmp_path / "axond.toml"
+    (tmp_path / "axond.toml.bak-mine").write_text("a person's")
+    for number in range(1, 5):
+        path.write_text(f'[uplink]\nhost = "b{number}"\n')
+        assert setup(tmp_path, "--sensor", MADE, "--overwrite") == 0
+        kept = tmp_path / f"axond.toml.bak-{number}"
+        assert f"what was there before: {kept}" in capfd.readouterr().out
+        assert f'host = "b{number}"' in kept.read_text()
+    mine = {f"axond.toml.bak-{name}" for name in (3, 4, "mine")}
+    assert set(left_behind(tmp_path)) == {"axond.toml", *mine}
+
+
+def test_setup_again_and_again_crowds_out_nothing(tmp_path: Path) -> None:
+    """What setup wrote itself, and writes again, is kept once."""
+    (tmp_path / "axond.toml").write_text('[uplink]\nhost = "b"\n')
+    for _ in range(4):
+        assert setup(tmp_path, "--sensor", MADE, "--overwrite") == 0
+    assert 'host = "b"' in (tmp_path / "axond.toml.bak-1").read_text()
+    assert left_behind(tmp_path) == ["axond.toml", "axond.toml.bak-1", "axond.toml.bak-2"]
 
 
 def test_the_package_s_empty_configuration_is_replaced_and_its_name_stays(tmp_path: Path) -> None:
@@ -222,7 +247,7 @@ def test_the_package_s_empty_configuration_is_replaced_and_its_name_stays(tmp_pa
     assert setup(tmp_path, "--sensor", MADE) == 0
     settings = config.load(tmp_path / "axond.toml")
     assert (settings.device.id, settings.device.state_dir) == ("mine", tmp_path / "s")
-    assert "# nothing yet" in (tmp_path / "axond.toml.bak").read_text()
+    assert "# nothing yet" in (tmp_path / "axond.toml.bak-1").read_text()
 
 
 def test_what_would_not_be_right_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
@@ -232,7 +257,7 @@ def test_what_would_not_be_right_is_not_written(tmp_path: Path, monkeypatch: pyt
     broker = ("--broker", "b", "--username", "u", "--password-stdin")
     assert setup(tmp_path, "--sensor", MADE, *broker) == 1
     said = capfd.readouterr().err
-    assert "nothing was written" in said and "nonsense" in said and ".axond-setup" not in said
+    assert "nothing was written" in said and "nonsense" in said and ".axond-scratch" not in said
     assert left_behind(tmp_path) == ["axond.toml.d"]
 
 

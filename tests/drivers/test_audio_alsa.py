@@ -80,7 +80,7 @@ def test_without_the_library_the_sentence_says_what_to_install() -> None:
         "except Unavailable as error:\n    print(error)\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert "pip install axond[alsa]" in found.stdout
+    assert "pip install 'axond[alsa]'" in found.stdout
 
 
 def test_an_overrun_s_length_is_the_time_that_has_no_samples() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -45,6 +46,7 @@ def test_service_that_waits() -> None:
     assert 0 < numbers["start_to_ready_s"] < numbers["start_to_first_result_s"]
     assert numbers["start_to_first_result_s"] > numbers["of_which_the_first_window_s"] == 2.56
     assert (numbers["package_mib"] is None) == ("package_left_out" in numbers)
+    assert numbers["axond"].startswith(f"{sys.executable}: axond ")
     # No goals here: this machine is busy with other tests.
     for suffix in ("", "_onnx"):
         assert 10 < numbers[f"idle_pss_mib{suffix}"] <= numbers[f"idle_rss_mib{suffix}"] < 200

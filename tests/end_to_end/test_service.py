@@ -4,6 +4,7 @@
 these times and leave out what must wait for them.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from agent import log
 from agent.supervisor import BEAT_FRESH_S
-from hil.guest.device import Device, device, installable
+from hil.guest.device import PACKAGE_VARIABLE, Device, device, installable
 from hil.guest.root import GuestError, cached_root
 from tests.end_to_end.rig import make_models, wait_for
 
@@ -263,6 +264,22 @@ def test_every_backend_computes_the_same_inside_the_sandbox(installed: Device, m
     verdicts = dict(line.strip().split(": ", 1) for line in said.splitlines() if line.startswith("  "))
     assert {verdicts[backend] for backend in ("onnx", "tflite", "reference")} == {"identical"}
     assert all(verdict == "identical" or verdict.startswith("not here") for verdict in verdicts.values()), said
+
+
+@pytest.mark.skipif(not FULL, reason="takes a minute: make service")
+def test_what_the_installed_package_costs(installed: Device) -> None:
+    """``axond bench service`` of the package itself; for whoever reads ``make service``."""
+    if PACKAGE_VARIABLE not in os.environ:
+        pytest.skip(f"{PACKAGE_VARIABLE} names no package to install: make service")
+    bench = ("axond", "bench", "service", "--axond", "/usr/bin/axond", "--json")
+    numbers = json.loads(installed.guest.run(*bench, timeout_s=300).stdout)
+    package = Path(os.environ[PACKAGE_VARIABLE])
+    print(f"\n{package.name}: {package.stat().st_size / 2**20:.1f} MiB")
+    print("".join(f"{name:36s} {value}\n" for name, value in numbers.items()))
+    assert numbers["axond"].startswith("/usr/bin/axond: axond ")
+    assert numbers["package"].startswith("axond ") and numbers["installed_mib"] > 50
+    # Times depend on what else this machine does, memory does not.
+    assert [goal for goal in numbers["missed"] if "pss" in goal] == []
 
 
 @pytest.mark.skipif(not FULL, reason="starts ten times: make service")

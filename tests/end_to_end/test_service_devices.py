@@ -7,8 +7,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from drivers.synthetic import motion
 from hil.emulators.witmotion import encode
-from hil.guest.device import PACKAGE_VARIABLE, device, installable
+from hil.guest.device import PACKAGE_VARIABLE, Device, device, installable
 from hil.guest.machine import Machine, bootable, give_drivers, make_image
 from tests.end_to_end.rig import wait_for
 
@@ -45,7 +45,7 @@ sensors = ["imu0"]
 model = "activity"
 """
 
-ACT = f"""
+ACTOR = """
 import json, os, subprocess, time
 def say(**what):
     with open("/dev/ttyS0", "w") as console:
@@ -53,6 +53,9 @@ def say(**what):
 def status():
     done = subprocess.run(["axond", "status", "--json"], capture_output=True, text=True)
     return json.loads(done.stdout) if done.returncode == 0 else None
+"""
+"""What every script in an emulated PC begins with."""
+ACT = f"""
 while (now := status()) is None or now["sensors"]["imu0"]["state"] != "missing":
     time.sleep(1)
 say(waits=now["sensors"]["imu0"]["problem"])
@@ -82,29 +85,44 @@ for path in {(*ALLOWED, *FORBIDDEN)!r}:
 """
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Iterator[Path]:
+@contextmanager
+def disk(folder: Path, config: str, act: str, prepare: Callable[[Device], None] = lambda _: None) -> Iterator[Path]:
+    """That of a PC on which the package is installed and configured, and which runs the script ``act`` when it is up.
+
+    Skips the test where there can be none.
+    """
     if (reason := installable() or bootable()) is not None:
         pytest.skip(reason)
     if PACKAGE_VARIABLE not in os.environ:
         pytest.skip(f"{PACKAGE_VARIABLE} names no package to install: make service")
-    made = tmp_path / "disk.img"
-    with device(tmp_path / "guest") as installed:
+    made = folder / "disk.img"
+    with device(folder / "guest") as installed:
         guest = installed.guest
-        give_drivers(guest)
-        guest.write("/etc/modules-load.d/loopback.conf", "snd-aloop\n")
-        installed.configure(CONFIG)
+        prepare(installed)
+        installed.configure(config)
         installed.adjust("axond", "TimeoutStartSec=600", "WatchdogSec=300")
-        guest.write("/usr/local/lib/open.py", OPEN)
-        installed.write_sandbox("/usr/bin/python3", "-I", "/usr/local/lib/open.py")
-        guest.write("/root/act.py", ACT)
+        guest.write("/root/act.py", ACTOR + act)
         unit = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/usr/bin/python3 /root/act.py\n"
         guest.write("/etc/systemd/system/act.service", unit + "[Install]\nWantedBy=multi-user.target\n")
         guest.run("systemctl", "enable", "act", "axond")
         guest.end(power_off=True)
-    make_image(tmp_path / "guest", made)
+    make_image(folder / "guest", made)
     yield made
     made.unlink()
+
+
+def put_devices(installed: Device) -> None:
+    """Drivers, a sound card, and a program that tries what the sandbox lets in."""
+    give_drivers(installed.guest)
+    installed.guest.write("/etc/modules-load.d/loopback.conf", "snd-aloop\n")
+    installed.guest.write("/usr/local/lib/open.py", OPEN)
+    installed.write_sandbox("/usr/bin/python3", "-I", "/usr/local/lib/open.py")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Path]:
+    with disk(tmp_path, CONFIG, ACT, put_devices) as made:
+        yield made
 
 
 def said(machine: Machine, what: str) -> Any:

@@ -166,7 +166,7 @@ def test_a_configuration_that_is_there_stays_unless_one_says_so(tmp_path: Path) 
     path = tmp_path / "axond.toml"
     path.write_text('[sensors.mine]\ndriver = "synthetic"\n')
     with terminal("setup", "--config", str(path), "--sensor", MADE) as person:
-        person.answer("Replace it (it is kept as axond.toml.bak)?")
+        person.answer("Replace it (it is kept as axond.toml.bak-1)?")
         assert person.end() == 1
     assert "mine" in path.read_text()
 
@@ -209,7 +209,7 @@ def test_from_the_package_to_a_first_result_with_setup_alone(tmp_path: Path) -> 
         facts = json.loads(setup.stdout)
         assert facts["sensors"] == {"imu0": "imu.witmotion"}, facts
         assert facts["started"] and facts["first_result"]["pipeline"] == "activity", facts
-        assert facts["kept"] == "/etc/axond/axond.toml.bak"
+        assert facts["kept"] == "/etc/axond/axond.toml.bak-1"
         assert guest.run("stat", "-c", "%a %U", "/etc/axond/credentials/mqtt-password").stdout == "600 root\n"
         wait_for("the password was read, and nobody is there", lambda: "cannot reach" in str(made.status()["uplink"]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.command import CommandError
-from hil.bench.service import DEB_ARCHITECTURES, package
+from hil.bench.service import DEB_ARCHITECTURES, installed, measure, package
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb")
 NAME = f"axond_1.0_{DEB_ARCHITECTURES.get(platform.machine())}.deb"
@@ -32,6 +32,19 @@ def test_a_package_has_two_sizes(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert package(tmp_path) == {"package": NAME, "package_mib": 0.0, "installed_mib": 2.0}
+
+
+def test_what_is_no_axond_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="/bin/true is no axond"):
+        measure(1.0, 1, Path("/bin/true"))
+    with pytest.raises(CommandError, match="absent cannot be started: No such file"):
+        measure(1.0, 1, tmp_path / "absent")
+
+
+def test_a_program_of_no_package_has_no_size(tmp_path: Path) -> None:
+    found = installed(tmp_path / "axond")
+    assert found["package"] is found["installed_mib"] is None
+    assert found["package_left_out"] == f"{tmp_path / 'axond'} is of no package"
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:

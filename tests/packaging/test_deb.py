@@ -125,6 +125,33 @@ def test_the_package_has_what_an_engineer_looks_for_and_nothing_of_its_maker(pac
         assert json.loads(done.stdout)["sensors"] == {}
 
 
+OTHER_PYTHON = """
+import sys
+sys.path[:0] = [sys.argv.pop(1)]
+from agent.__main__ import main
+sys.exit(main())
+"""
+
+
+@FULL
+@pytest.mark.parametrize("python", ["3.10", "3.12"])
+def test_packages_for_ubuntu_s_pythons_compute_the_same(python: str, tmp_path: Path) -> None:
+    package = build(tmp_path, "--fast", "--python", python)
+    subprocess.run(["dpkg-deb", "-R", str(package), str(tmp_path / "tree")], check=True)
+    packages = tmp_path / f"tree/opt/axond/lib/python{python}/site-packages"
+    assert [*packages.rglob("*.pyc")] == []
+    depends = next(x for x in (tmp_path / "tree/DEBIAN/control").read_text().splitlines() if x.startswith("Depends"))
+    assert f"python3 (>= {python}), python3 (<< 3.{int(python[2:]) + 1})" in depends
+    interpreter = f"python{python}"
+    # pyenv has programs that only say which versions there are.
+    if subprocess.run(["sh", "-c", f"{interpreter} -V"], capture_output=True, check=False).returncode:
+        pytest.skip(f"no {interpreter} here to run it; its files are right")
+    command = [interpreter, "-I", "-c", OTHER_PYTHON, str(packages)]
+    done = subprocess.run([*command, "model", "verify", "activity"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": identical\n") == 3, done.stdout
+
+
 @FULL
 def test_two_builds_give_the_same_bytes_of_a_size_that_a_device_likes(tmp_path: Path) -> None:
     one, other = (build(tmp_path / name) for name in ("one", "other"))

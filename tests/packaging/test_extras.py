@@ -13,11 +13,13 @@ import pytest
 
 from agent.__main__ import main
 from agent.cli import extras
+from drivers.extras import MARK, how_to_install, place
 
 TREE = Path(__file__).parents[2]
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
 LAUNCH = "import sys; from agent.__main__ import main; sys.exit(main())"
 NOT_FOR_DEVICES = {"train", "dev"}
+ROOMS = ("agent", "drivers", "hil")
 
 
 def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
@@ -47,7 +49,7 @@ class Device:
         self.python.symlink_to(Path(sys.executable).resolve())
         home = Path(sys.executable).resolve().parent
         (self.home / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = true\n")
-        (site / extras.MARK).write_text("".join(f"../../../extras/{python}/{name}\n" for name in extras.ABOUT))
+        (site / MARK).write_text("".join(f"../../../extras/{python}/{name}\n" for name in extras.ABOUT))
         # The program: this tree, the libraries of this environment, and a fact sheet that asks for made packages.
         (site / "tree.pth").write_text(f"{TREE}\n{PACKAGES}\n")
         (site / "axond-1.0.dist-info").mkdir()
@@ -120,12 +122,28 @@ def test_the_package_puts_an_extra_beside_itself_and_takes_it_away(
 
 
 def test_a_virtual_environment_removes_with_pip(capsys: pytest.CaptureFixture[str]) -> None:
-    assert extras.place() is None
+    assert place() is None
     assert main(["extras", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*extras.ABOUT]
     assert main(["extras", "remove", "locate"]) == 1
     assert "pip uninstall" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_installed_in_the_way_of_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert how_to_install("akida") == "pip install 'axond[akida]'"
+    assert how_to_install("onnx", "tflite") == "pip install 'axond[onnx,tflite]'"
+    device = Device(tmp_path, monkeypatch)
+    program = 'from drivers.extras import how_to_install; print(how_to_install("onnx", "tflite"))'
+    done = subprocess.run([device.python, "-I", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "sudo axond extras install onnx tflite\n", done.stderr
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_message_decides_by_itself_how_an_extra_is_installed(room: str) -> None:
+    own = TREE / "drivers" / "extras.py"
+    told = [path for path in (TREE / room).rglob("*.py") if path != own and "axond[" in path.read_text()]
+    assert told == [], "ask drivers.extras.how_to_install"
 
 
 def test_an_unknown_extra_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
