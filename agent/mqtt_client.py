@@ -30,8 +30,8 @@ GATHER_BYTES = 65536
 _MALFORMED = (MQTTException, IndexError, KeyError, ValueError, struct.error)
 """What paho's reading of properties raises."""
 MODERATE_S = 0.1
-FEW = 4
-"""While more messages than these wait for their acknowledgement, answers are heard at once."""
+AT_ONCE = 64
+"""Packets that are read before anything else is looked after."""
 
 
 class BufferedSocket:
@@ -62,7 +62,8 @@ class BufferedSocket:
                 return None
         start = self._at
         size, body = _length(self._read[start + 1 : start + 5])
-        if size is None or start + 1 + body + size > len(self._read):
+        # paho takes a zero for the beginning of no packet at all: that one it must read itself, and refuse.
+        if size is None or start + 1 + body + size > len(self._read) or not self._read[start]:
             return None
         self._at = start + 1 + body + size
         return self._read[start], self._read[start + 1 + body : self._at]
@@ -124,8 +125,8 @@ class BurstClient(Client):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.moderate = False
-        """Whoever sends little wakes less often: answers to it are gathered for ``MODERATE_S`` and heard together."""
+        self.few = 0
+        """Answers to so many messages are gathered for ``MODERATE_S``: whoever sends little wakes less often."""
         self.on_rest: Callable[[], None] = _later
         """Called on the thread that serves when it is about to sleep, and at the end."""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -242,22 +243,27 @@ class BurstClient(Client):
                 self.loop_write()
                 blocked = self.want_write()
                 now_s = time.monotonic()
-                if not (self.moderate and len(self._out_messages) <= FEW):
+                if not 0 < len(self._out_messages) <= self.few:
                     quiet_until_s = now_s
                 elif now_s >= quiet_until_s:
                     quiet_until_s = now_s + MODERATE_S
                 continue
             self.on_rest()
             wait_s = quiet_until_s - time.monotonic()
-            heard = 0 if wait_s > 0 else select.POLLIN
-            poll.register(fd, heard | select.POLLOUT if blocked else heard)
-            events = dict(poll.poll(1000 * (wait_s if wait_s > 0 else look_s)))
+            if blocked or wait_s <= 0:
+                poll.register(fd, select.POLLIN | select.POLLOUT if blocked else select.POLLIN)
+                wait_s = 0.0 if link.pending() else look_s
+            else:
+                poll.register(fd, 0)
+            events = dict(poll.poll(1000 * wait_s))
             self._asleep = False
             if self._bell in events:
                 os.eventfd_read(self._bell)
-            if events.get(fd, 0) & ~select.POLLOUT:
+            if events.get(fd, 0) & ~select.POLLOUT or link.pending():
                 self.loop_read()
-                while self._serves(link) and link.pending():
+                for _ in range(AT_ONCE):
+                    if not (self._serves(link) and link.pending()):
+                        break
                     self.loop_read()
             blocked = blocked and not events.get(fd, 0) & select.POLLOUT
             if time.monotonic() >= due_s:

@@ -25,6 +25,8 @@ from agent.mqtt_client import BufferedSocket, BurstClient
 CONNACK_S = 10.0
 STOP_S = 1.5
 MAX_IN_FLIGHT = 1000
+FEW = 4
+"""While more messages than these wait for their acknowledgement, answers are heard at once."""
 MAX_PACKET_BYTES = 2 << 20
 """The largest message that a broker may send us: twice the largest batch."""
 MAX_INCOMING = 10_000
@@ -193,7 +195,8 @@ class Connection:
                 with self._lock:
                     if not self._over:
                         self._connected_s = time.monotonic()
-                        self.client.moderate = not self._manual_ack
+                        if not self._manual_ack:
+                            self.client.few = min(FEW, self._receive_max - 1)
                         name = f"{self.broker.host}:{self.broker.port}"
                         self._post(Connected(self._receive_max, name, "5" if self.mqtt5 else "3.1.1"))
         except (OSError, ValueError, RuntimeError) as error:
@@ -267,6 +270,8 @@ class Connection:
     def _on_publish(
         self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties
     ) -> None:
+        if mid not in self.client._out_messages:  # one of QoS 0, which nobody waits for
+            return
         code = int(reason.value)
         answer = (code, reason.getName() if code else "Success")
         with self._lock:

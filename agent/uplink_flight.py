@@ -15,6 +15,8 @@ BACKLOG_FIRST = 4.0
 BACKLOG_SPARED = 10
 """So much of the window is never used by old records, so that a fresh one finds room at once."""
 QUICK_S = 0.15
+GATHERED_S = 0.35
+"""An answer to a few may take so long at rest: the hub waits for more of them, and so does the connection."""
 SLOW_S = 0.4
 STALL_FIRST_S = 3.0
 STALL_LONGEST_S = 300.0
@@ -55,7 +57,7 @@ class BacklogWindow:
         took_s = now_s - sent.sent_s
         if sent.tries > 1:
             return
-        if took_s < QUICK_S:
+        if took_s < (QUICK_S if self._size > BACKLOG_FIRST else GATHERED_S):
             self._size = min(self._size + 1, self._most)
         elif took_s > SLOW_S and sent.sent_s >= self._cut_s:
             self.cut(now_s)

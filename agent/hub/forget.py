@@ -8,18 +8,24 @@ from agent.hub import schema
 def forget(connection: Connection, before_us: int, limit: int) -> int:
     """Up to ``limit`` accounts without news since then, all of whose results were removed; returns how many went.
 
-    Kept are those of a device's newest boot, and those that an alarm rings for.
+    Kept are those that an alarm rings for, and those of boots without a later one that is known for as long: until then
+    the device may still send what it has of them.
     """
     streams, alarms = schema.streams.c, schema.alarms.c
     newer = schema.streams.alias()
     same = and_(alarms.device == streams.device, alarms.boot == streams.boot, alarms.stream == streams.stream)
+    later = (
+        *(newer.c.device == streams.device, newer.c.boot != streams.boot),
+        *(newer.c.first_us > streams.first_us, newer.c.first_us < before_us),
+    )
     found = connection.execute(
         select(schema.streams)
         .where(streams.last_us < before_us, streams.expired == streams.stored)
-        .where(exists().where(newer.c.device == streams.device, newer.c.first_us > streams.first_us))
+        .where(exists().where(*later))
         .where(~exists().where(same, alarms.until_us == 0))
         .order_by(streams.last_us)
         .limit(limit)
+        .with_for_update(of=schema.streams, skip_locked=True)
     ).all()
     for table in (schema.gaps, schema.alarms, schema.accepted, schema.streams):
         for row in found:

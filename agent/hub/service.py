@@ -141,9 +141,9 @@ class Hub:
     def _serve(self, store: HubStore, stop: Flag, beat: Callable[[], None]) -> float:
         """One connection, from the attempt to its end; returns how long it lasted."""
         self._events = SimpleQueue()
-        self._answers = Answers(self._link.send)
+        self._answers.reconnect()
         self._link.start(self._events, Birth(self._filters()), None)
-        since_s = time.monotonic()
+        since_s, dropped = time.monotonic(), self._answers.dropped
         while not stop.is_set():
             beat()
             group: list[Received] = []
@@ -175,9 +175,9 @@ class Hub:
                 break
             self._answers.hurry()
             self._expire(store)
-        self._answers.hurry(all_of_them=True)
-        if self._answers.dropped:
-            log.warning("%d answers were dropped; the devices send again", self._answers.dropped)
+        self._answers.hurry(all_of_them=stop.is_set())
+        if self._answers.dropped > dropped:
+            log.warning("%d answers were dropped; the devices send again", self._answers.dropped - dropped)
         return time.monotonic() - since_s
 
     def _hear(self, answer: Acked) -> None:
@@ -210,6 +210,7 @@ class Hub:
                 outcome = store.store(arrivals)
             except AWAY as error:
                 self._storage.failed(f"hub store {self._label} cannot be written: {why(error)}; messages wait")
+                self._answers.hurry(all_of_them=True)
                 rest(self._storage_backoff.next_s(), stop, beat)
                 if stop.is_set():
                     return
@@ -282,7 +283,9 @@ class Hub:
             else:
                 self._say_clock(True)
                 store.trust(now_us)
-                gone = store.expire(before_us, EXPIRE_BATCHES) or store.forget(before_us, EXPIRE_BATCHES)
+                gone = store.expire(before_us, EXPIRE_BATCHES)
+                if gone < EXPIRE_BATCHES:
+                    store.forget(before_us, EXPIRE_BATCHES)
         except AWAY as error:
             log.debug("hub store %s: old results stay a little longer: %s", self._label, why(error))
         if gone < EXPIRE_BATCHES:

@@ -207,3 +207,27 @@ def test_patient_answers_take_part_in_the_bound(monkeypatch: pytest.MonkeyPatch)
     for number in range(5):
         made.put(("d1", f"b{number}", "kw"), message("1"), patient=True)
     assert made.dropped == 2
+
+
+def test_a_device_that_has_more_to_send_is_answered_at_once() -> None:
+    sent: list[bytes] = []
+    made = Answers(lambda _, one: sent.append(one.payload))
+    made.widen(10)
+    for number in range(9):
+        made.put(("d1", "b1", "kw"), message(str(number)), patient=True)
+    assert sent == [b"3", b"7"]
+
+
+def test_what_waits_outlives_its_connection() -> None:
+    sent: list[bytes] = []
+    made = Answers(lambda _, one: sent.append(one.payload))
+    made.widen(1)
+    for number in range(2):
+        made.put(("d1", f"b{number}", "kw"), message(str(number)))
+    made.put(("d1", "b2", "kw"), message("2"), patient=True)
+    made.reconnect()
+    made.hurry(all_of_them=True)
+    assert sent == [b"0"], "nothing goes before the broker has said how much it takes"
+    made.widen(10)
+    made.hurry(all_of_them=True)
+    assert sent == [b"0", b"1", b"2"]

@@ -197,13 +197,23 @@ def test_accounts_of_ended_boots_go_once_nothing_of_them_is_kept(
         store.store(arrivals(batch(1, 2, boot)))
     store.store(arrivals(gap(3, 4)))
     store.store(Arrivals(told={("d1", "b2", "kw"): told(5, 5)}, reports={"d1": Report("b2", idle=True)}))
-    assert store.forget(5000, 10) == 0, "all is still there"
-    assert store.expire(3500, 10) == 3
-    assert store.forget(3500, 10) == 1, "b1 had news later, b2 rings, b3 goes, b4 has results"
-    assert [line.boot for line in store.ledger()] == ["b1", "b2", "b4"]
-    assert (store.expire(5000, 10), store.forget(5000, 10)) == (1, 1)
-    assert [line.boot for line in store.ledger()] == ["b2", "b4"], "b2 rings, b4 is the newest"
+    assert store.forget(9000, 10) == 0, "all is still there"
+    assert store.expire(9000, 10) == 4
+    assert store.forget(3500, 10) == 0, "b1 and b2 had news since then, the successor of b3 is too young"
+    assert store.forget(4500, 1) == 1
+    assert store.forget(4500, 10) == 1
+    assert [line.boot for line in store.ledger()] == ["b2", "b4"], "an alarm rings for b2, b4 is the newest"
     assert store.gaps("d1") == []
+
+
+def test_the_newest_boot_is_never_forgotten_though_its_streams_began_one_after_the_other(
+    store: HubStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at_us, stream in ((1000, "kw"), (2000, "vad")):
+        monkeypatch.setattr("agent.hub.store.wall_us", lambda at_us=at_us: at_us)
+        payload = wire.encode("b1", stream, 1, [(0, {"n": 1})], wire.SystemClock())
+        store.store(arrivals(payload))
+    assert (store.expire(9000, 10), store.forget(9000, 10)) == (2, 0)
 
 
 def test_results_can_be_asked_for_by_the_time_of_arrival(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,18 @@ from contextlib import ExitStack, closing
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from agent import mqtt_client
+from agent.hub.answers import PATIENCE_S
 from agent.link import Acked, Birth, Connected, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
-from agent.mqtt_client import FEW
+from agent.mqtt_client import MODERATE_S
+from agent.mqtt_connection import FEW
+from agent.uplink_flight import GATHERED_S, SLOW_S
 
-CONNACK = b"\x20\x03\x00\x00\x00"
 CONTENT_TYPE = b"\x03\x00\x10application/json"
 USER = b"\x26\x00\x04boot\x00\x02b1"
 LONG = b"\x26\x00\x04note" + struct.pack(">H", 200) + b"n" * 200
@@ -24,9 +27,10 @@ LONG = b"\x26\x00\x04note" + struct.pack(">H", 200) + b"n" * 200
 class Script:
     """A broker that takes one client, says what it is told in pieces, and keeps what it hears."""
 
-    def __init__(self, say: bytes, piece: int, *, answer: bool = False) -> None:
+    def __init__(self, say: bytes, piece: int, *, answer: bool = False, receive_max: int = 65535) -> None:
         """``answer``: each message of QoS 1 is acknowledged."""
         self._say, self._piece, self._answer = say, piece, answer
+        self._connack = b"\x20\x06\x00\x00\x03\x21" + struct.pack(">H", receive_max)
         self.heard: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
@@ -44,7 +48,7 @@ class Script:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 stream = client.makefile("rb")
                 self._packet(stream)
-                client.sendall(CONNACK)
+                client.sendall(self._connack)
                 for at in range(0, len(self._say), self._piece):
                     client.sendall(self._say[at : at + self._piece])
                 while True:
@@ -165,3 +169,37 @@ def test_the_answer_to_a_little_comes_after_a_moment(listen: Callable[..., Any])
     for seq in (1, 2):
         link.send(seq, Message("t/a", b"x"))
         assert events.get(timeout=20) == Acked(seq)
+
+
+def test_a_broker_that_takes_one_message_at_a_time_is_not_made_slow(
+    listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_client, "MODERATE_S", 60.0)
+    _, link, events = listen(b"", answer=True, receive_max=1)
+    assert events.get(timeout=20) == Connected(1, ANY, "5")
+    for seq in (1, 2):
+        link.send(seq, Message("t/a", b"x"))
+        assert events.get(timeout=20) == Acked(seq)
+
+
+def test_a_message_without_acknowledgement_never_counts_as_one(listen: Callable[..., Any]) -> None:
+    """paho reports that it was written, with a number that a later message of QoS 1 gets as well."""
+    _, link, events = listen(b"", answer=True)
+    assert isinstance(events.get(timeout=20), Connected)
+    for _ in range(50):
+        link.send(1, Message("t/live", b"x", qos=0))
+    link.send(2, Message("t/a", b"x"))
+    assert events.get(timeout=20) == Acked(2)
+    assert link._connection is not None
+    assert not link._connection._early
+
+
+def test_a_packet_of_no_type_ends_the_connection(listen: Callable[..., Any]) -> None:
+    _, _, events = listen(b"\x00\x02\x00\x01" + SAID[0])
+    while not isinstance(event := events.get(timeout=20), Disconnected):
+        assert isinstance(event, Connected)
+
+
+def test_answers_that_are_gathered_do_not_look_like_a_slow_hub() -> None:
+    """Else a backlog goes at one batch per answer, for ever."""
+    assert PATIENCE_S + MODERATE_S < GATHERED_S < SLOW_S
