@@ -73,7 +73,7 @@ fuzz: $(STAMP) ## a million damaged inputs into every parser (an hour)
 service: deb ## axond under a systemd that really booted, installed from its package, at its own pace, and on an emulated PC (15 minutes; root)
 	@packaging/system-packages service
 	AXOND_SERVICE=full AXOND_DEB=$$(ls -t dist/axond_*_$$(dpkg --print-architecture).deb | head -n 1) \
-	    $(BIN)/python -m pytest -s tests/end_to_end/test_service.py tests/end_to_end/test_service_devices.py tests/end_to_end/test_setup.py \
+	    $(BIN)/python -m pytest -s tests/end_to_end/test_service.py tests/end_to_end/test_service_devices.py tests/end_to_end/test_service_memory.py tests/end_to_end/test_setup.py \
 	    tests/end_to_end/test_doctor.py tests/packaging/test_units.py
 
 deb: $(STAMP) ## Debian packages for amd64 and arm64 in dist/ (PYTHON_MINOR=310 or 312 for Ubuntu 22.04, JetPack 6, Ubuntu 24.04)
@@ -90,7 +90,7 @@ package-test: $(STAMP) ## the package's whole life in a booted Debian, built twi
 	@packaging/system-packages deb
 	AXOND_PACKAGES=1 $(BIN)/python -m pytest -s tests/packaging
 
-arm64: $(STAMP) ## the arm64 package on an emulated arm64: the same inferences as on this machine (15 minutes; root)
+arm64: $(STAMP) ## the arm64 package live on an emulated arm64 machine: the same inferences as on this one (half an hour; root)
 	@packaging/system-packages deb arm64
 	AXOND_ARM64=1 $(BIN)/python -m pytest -s tests/packaging/test_deb_arm64.py
 

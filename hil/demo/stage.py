@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hil.bench.process import cpu_s, waited_s
+
 DEVICE = "demo"
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 12.0
@@ -77,6 +79,11 @@ def stop(child: subprocess.Popen[bytes]) -> float:
             child.kill()
             child.wait()
     return time.monotonic() - start_s
+
+
+def occupied_s(child: subprocess.Popen[bytes]) -> float:
+    """For how long ``child``, which nobody has waited for yet, computed or waited for a core to do so."""
+    return cpu_s(child.pid) + waited_s(child.pid)
 
 
 @contextmanager
