@@ -78,12 +78,12 @@ def run(network: Network, rasters: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[n
     seen = [(0, 0)] * len(network.layers)
     at = 0
     for part in parts(network.neurons, rasters):
-        x: npt.NDArray[np.generic] = part
-        for i, layer in enumerate(network.layers):
-            result = run_layer(layer, x)
+        outputs: list[npt.NDArray[np.int32]] = []
+        for i, (layer, wire) in enumerate(zip(network.layers, network.wires, strict=True)):
+            result = run_layer(layer, wire.of(part, outputs))
             seen[i] = max(seen[i][0], result.u_seen), max(seen[i][1], result.v_seen)
-            x = result.out
-        potentials[at : at + len(part)] = x.sum(axis=1, dtype=np.int64)
+            outputs.append(result.out)
+        potentials[at : at + len(part)] = outputs[-1].sum(axis=1, dtype=np.int64)
         at += len(part)
     return potentials, tuple(_reach(layer, *pair) for layer, pair in zip(network.layers, seen, strict=True))
 

@@ -1,7 +1,6 @@
 """Turn a trained graph into a self-testing bundle. Needs the extra ``build``."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from models.float_network import FloatNetwork
 from models.nir_file import with_dt
 from models.quantize import Bits, Granularity
 from models.registry import encoder_for, stream_encoder_for
+from models.stages import stages
 
 GOLDEN_VECTORS = 6
 GOLDEN_STEPS = 48
@@ -115,9 +115,7 @@ def build_graph(
 def size(graph: Path, dt_s: float | None) -> tuple[int, int]:
     """Inputs and outputs of the network in ``graph``. Raises BadModel."""
     layers = nir_graph.read(graph, dt_s).layers
-    first, last = layers[0], layers[-1]
-    inputs = first.w_in.shape[1] if first.conv is None else math.prod(first.conv.in_shape)
-    return int(inputs), len(last.bias)
+    return sum(layers[i].inputs for i in stages(layers)[0]), layers[-1].neurons
 
 
 def _result(

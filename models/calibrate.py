@@ -1,6 +1,6 @@
 """Choose what quantisation leaves open by what the network does on real rasters, and tell what each choice costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from models.float_network import FloatLayer, FloatNetwork
 from models.linear import Floats
 from models.network import Layer, Network, check
 from models.quantize import Bits, Granularity, Rounding, quantize_layer
+from models.stages import wires
 
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Parts of the largest weight at which the grid may end: fewer large weights exact, all small ones finer."""
@@ -40,7 +41,7 @@ class _Candidate:
     layer: Layer
     loss: Rounding
     clip: float
-    out: npt.NDArray[np.int32] | None
+    out: npt.NDArray[np.int32]
     error: float
 
 
@@ -54,11 +55,12 @@ def calibrate(network: FloatNetwork, granularity: Granularity, bits: Bits, raste
         first = [_candidate(layer, (granularity, bits), 1.0, None, None) for layer in network.layers]
         return _quantized(first, granularity, bits, 0.0)
     some = spread(network, rasters)
-    x: npt.NDArray[np.generic] | None = some
+    outputs: list[npt.NDArray[np.int32]] = []
     trace = float_network.run(network, some)
     chosen: list[_Candidate] = []
     differ = cells = 0
-    for i, layer in enumerate(network.layers):
+    for i, (layer, wire) in enumerate(zip(network.layers, wires(network.layers), strict=True)):
+        x = wire.of(some, outputs)
         wanted = trace.v_last if layer.threshold is None else trace.spikes[i].astype(np.float64)
         found: list[_Candidate] = []
         for clip in CLIPS:
@@ -70,7 +72,7 @@ def calibrate(network: FloatNetwork, granularity: Granularity, bits: Bits, raste
                 break  # on so fine a grid a threshold, a bias or a current is too large
         best = min(found, key=lambda candidate: candidate.error)
         chosen.append(best)
-        x = best.out
+        outputs.append(best.out)
         if layer.threshold is not None:
             differ, cells = differ + int(best.error), cells + wanted.size
     return _quantized(chosen, granularity, bits, differ / cells if cells else 0.0)
@@ -84,9 +86,9 @@ def _candidate(
     wanted: Floats | None,
 ) -> _Candidate:
     made, loss = quantize_layer(layer, *choice, clip)
-    check(Network((made,)))
+    check(Network((replace(made, beside=False),)))
     if x is None or wanted is None:
-        return _Candidate(made, loss, clip, None, 0.0)
+        return _Candidate(made, loss, clip, np.zeros(0, np.int32), 0.0)
     out = batch.run_layer(made, x).out
     if made.v_th is not None:
         return _Candidate(made, loss, clip, out, float(np.count_nonzero(out != wanted)))

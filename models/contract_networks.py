@@ -79,6 +79,22 @@ def convolution_network() -> Network:
     return check(Network((image, _plain("out", weights, 300))))
 
 
+def beside_network() -> Network:
+    """Twice two layers side by side, a convolution and recurrent synapses among them; the readout hears both sides."""
+    rng = np.random.default_rng(6)
+    image = ConvShape(IMAGE, (2, 2), (1, 1))
+    layers = [
+        _plain("left", _weights(rng, 10, 8), 120, w_rec=_weights(rng, 10, 10)),
+        _plain("image", _weights(rng, 3, IMAGE[0], 3, 3), 250, conv=image, beside=True),
+    ]
+    layers.append(_plain("right", _weights(rng, 7, 10), 120))
+    layers.append(
+        _plain("image again", _weights(rng, 4, 3, 2, 2), 150, conv=ConvShape((3, 5, 4), (1, 2), (0, 0)), beside=True)
+    )
+    inputs = layers[2].neurons + layers[3].neurons
+    return check(Network((*layers, _plain("out", _weights(rng, CLASSES, inputs), 300))))
+
+
 def loud_network() -> Network:
     """No leak, all weights at their limit: the potentials run into both ends of their range."""
     weights = np.full((4, FEATURES), 127, np.int8)
@@ -101,8 +117,14 @@ def _fields(weights: npt.NDArray[np.int8], threshold: int, conv: ConvShape | Non
     }
 
 
-def _plain(name: str, weights: npt.NDArray[np.int8], threshold: int, conv: ConvShape | None = None) -> Layer:
-    return Layer(name, **_fields(weights, threshold, conv))
+def _plain(
+    name: str, weights: npt.NDArray[np.int8], threshold: int, conv: ConvShape | None = None, **more: Any
+) -> Layer:
+    return Layer(name, **(_fields(weights, threshold, conv) | more))
+
+
+def _weights(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.int8]:
+    return rng.integers(-127, 128, shape).astype(np.int8)
 
 
 def _ints(*numbers: int) -> npt.NDArray[np.int32]:
@@ -116,6 +138,7 @@ def capabilities() -> dict[str, Network]:
         "8-bit weights": plain_network(),
         "4-bit weights": plain_network(4),
         "convolution": convolution_network(),
+        "layers side by side": beside_network(),
         "recurrent synapses": plain_network(w_rec=rng.integers(-127, 128, (CLASSES, CLASSES)).astype(np.int8)),
         "integrator as readout": plain_network(v_th=None),
         "a threshold per neuron": plain_network(v_th=_ints(100, 127, 300)),

@@ -36,13 +36,13 @@ def dense_per_step(layer: Layer) -> int:
 def operations(network: Network, raster: Raster, trace: Trace) -> Operations:
     """``trace`` is what ``network`` did with ``raster`` from rest."""
     steps = len(raster)
-    synaptic, x = 0, raster
-    for i, layer in enumerate(network.layers):
+    synaptic = 0
+    for i, (layer, wire) in enumerate(zip(network.layers, network.wires, strict=True)):
+        x = wire.of(raster, trace.spikes)
         synaptic += int(_fan_out(layer) @ x.sum(axis=0, dtype=np.int64))
         if layer.w_rec is not None:
             recurrent = np.count_nonzero(layer.w_rec, axis=0)
             synaptic += int(recurrent @ trace.spikes[i][: steps - 1].sum(axis=0, dtype=np.int64))
-        x = trace.spikes[i]
     return Operations(
         synaptic=synaptic,
         dense=steps * sum(dense_per_step(layer) for layer in network.layers),

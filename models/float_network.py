@@ -3,6 +3,7 @@
 Source of the equations: Pedersen et al., "Neuromorphic intermediate representation", Nature Communications 2024.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from models.convolution import ConvShape
 from models.linear import Floats, Synapse
+from models.stages import wires
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class FloatLayer:
     ``i = decay_i * i + gain_i * (w_in x + bias + w_rec s[t-1]);  v = decay_v * v + gain_v * (i + v_leak)``;
     a layer without a synaptic state has ``decay_i = 0, gain_i = 1``. ``threshold`` None means an integrator.
     Every vector is (neurons,); ``bias`` includes the recurrent bias. With ``conv``, ``w_in`` is the kernel of a
-    convolution.
+    convolution. ``beside``: the layer stands beside the one before it, as in ``models.network``.
     """
 
     name: str
@@ -35,11 +37,20 @@ class FloatLayer:
     threshold: Floats | None
     reset: Floats
     conv: ConvShape | None = None
+    beside: bool = False
+
+    @property
+    def neurons(self) -> int:
+        return len(self.bias)
+
+    @property
+    def inputs(self) -> int:
+        return int(self.w_in.shape[1]) if self.conv is None else math.prod(self.conv.in_shape)
 
 
 @dataclass(frozen=True, slots=True)
 class FloatNetwork:
-    """Layers in order; layer n+1 sees the spikes of layer n of the same time step."""
+    """Layers in order, in stages as those of ``models.network.Network``."""
 
     layers: tuple[FloatLayer, ...]
     dt_s: float
@@ -59,11 +70,10 @@ class FloatTrace:
 def run(network: FloatNetwork, raster: npt.NDArray[np.generic]) -> FloatTrace:
     """Step the network from rest through ``raster`` (batch, steps, features)."""
     batch, steps, _ = raster.shape
-    x = raster.astype(np.float64)
-    spikes = []
+    spikes: list[npt.NDArray[np.bool_]] = []
     v_all = np.zeros((batch, steps, 0))
-    for layer in network.layers:
-        n = len(layer.bias)
+    for layer, wire in zip(network.layers, wires(network.layers), strict=True):
+        x, n = wire.of(raster, spikes).astype(np.float64), layer.neurons
         drive = Synapse(layer.w_in, layer.bias, layer.conv)(x.reshape(batch * steps, -1)).reshape(batch, steps, n)
         i = np.zeros((batch, n))
         v = np.zeros((batch, n))
@@ -80,6 +90,5 @@ def run(network: FloatNetwork, raster: npt.NDArray[np.generic]) -> FloatTrace:
                 s_all[:, t] = s
             v_all[:, t] = v
         spikes.append(s_all)
-        x = s_all.astype(np.float64)
-    last = v_all if network.layers[-1].threshold is None else x
+    last = v_all if network.layers[-1].threshold is None else spikes[-1].astype(np.float64)
     return FloatTrace(tuple(spikes), v_all, last.sum(axis=1))

@@ -5,6 +5,7 @@ kernel, pooling a kernel of ones, and a kernel behind another one a larger kerne
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,10 @@ class Synapse:
     @property
     def neurons(self) -> int:
         return len(self.bias)
+
+    @property
+    def inputs(self) -> int:
+        return int(self.w.shape[1]) if self.conv is None else math.prod(self.conv.in_shape)
 
     def __call__(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(n, inputs) to (n, neurons)."""
@@ -87,9 +92,21 @@ def behind(first: Synapse, second: Synapse, where: str) -> Synapse:
     bias = second(first.bias[None])[0]
     if first.conv is not None and second.conv is not None:
         return _kernel_behind(first, second, first.conv, second.conv, bias, where)
-    inputs = first.w.shape[1] if first.conv is None else math.prod(first.conv.in_shape)
-    _bounded(max(first.neurons * inputs, second.neurons * inputs, second.neurons * first.neurons), where)
+    _bounded(max(first.neurons * first.inputs, second.neurons * first.inputs, second.neurons * first.neurons), where)
     return Synapse(_matrix(second) @ _matrix(first), bias)
+
+
+def beside(parts: Sequence[Synapse], where: str) -> Synapse:
+    """Several synapses onto the same neurons, whose inputs are side by side, as one. Raises BadModel."""
+    if len(parts) == 1:
+        return parts[0]
+    neurons = {part.neurons for part in parts}
+    if len(neurons) > 1:
+        raise BadModel(f"{where}: what leads to it has {' and '.join(map(str, sorted(neurons)))} outputs")
+    _bounded(sum(part.neurons * part.inputs for part in parts), where)
+    return Synapse(
+        np.concatenate([_matrix(part) for part in parts], axis=1), np.sum([part.bias for part in parts], axis=0)
+    )
 
 
 def _matrix(synapse: Synapse) -> Floats:

@@ -9,12 +9,15 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.base import BadModel
 from models.convolution import ConvShape
+from models.stages import Stages, Wire, stages, wires
 from models.untrusted import parse_json, read_npz
 
 WEIGHT_SHIFT = 7
@@ -36,7 +39,8 @@ class Layer:
     ``w_in`` int8 (neurons, inputs), or with ``conv`` the kernel (out channels, in channels, height, width), the neurons
     then in the order (channel, row, column); ``w_rec`` int8 (neurons, neurons) or None; ``k_u``, ``k_v`` int32
     (neurons,) in 0..4096; ``bias`` int32 (neurons,), added to v each step; ``v_th`` int32 (neurons,) in 1..2^17-1, or
-    None for an integrator, which never spikes and whose output is its membrane potential.
+    None for an integrator, which never spikes and whose output is its membrane potential. ``beside``: the layer stands
+    beside the one before it, in one stage of the network (``Network``).
     """
 
     name: str
@@ -47,6 +51,7 @@ class Layer:
     bias: npt.NDArray[np.int32]
     v_th: npt.NDArray[np.int32] | None
     conv: ConvShape | None = None
+    beside: bool = False
 
     @property
     def neurons(self) -> int:
@@ -59,17 +64,30 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Layers in order; layer n+1 sees the spikes of layer n of the same time step.
+    """Stages in order, each of one layer, or of several side by side; a stage sees the spikes of the one before it, of
+    the same time step.
 
-    The readout is the sum over the steps of the last layer's output: spikes of a spiking layer, membrane potential of
-    an integrator.
+    The layers of a stage take consecutive slices of its input, each as many cells as it has inputs, and their neurons
+    one after the other are the input of the next stage. A slice of neurons is always whole layers. The last stage is
+    one layer. The readout is the sum over the steps of its output: spikes of a spiking layer, membrane potential of an
+    integrator.
     """
 
     layers: tuple[Layer, ...]
 
     @property
+    def stages(self) -> Stages:
+        """Indices of the layers of each stage."""
+        return stages(self.layers)
+
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """Of each layer, where its inputs come from."""
+        return wires(self.layers)
+
+    @property
     def features(self) -> int:
-        return self.layers[0].inputs
+        return sum(self.layers[i].inputs for i in self.stages[0])
 
     @property
     def classes(self) -> int:
@@ -81,7 +99,7 @@ class Network:
         return tuple(layer.neurons for layer in self.layers)
 
 
-def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
+def _check_layer(layer: Layer, last: bool) -> None:
     where = f"layer {layer.name!r}"
     dimensions = 2 if layer.conv is None else 4
     if layer.w_in.ndim != dimensions or 0 in layer.w_in.shape:
@@ -91,8 +109,6 @@ def _check_layer(layer: Layer, inputs: int | None, last: bool) -> None:
     n, m = layer.neurons, layer.inputs
     if max(n, m) > MAX_NEURONS:
         raise BadModel(f"{where}: has {n} neurons and {m} inputs, expected {MAX_NEURONS} at most")
-    if inputs is not None and m != inputs:
-        raise BadModel(f"{where} takes {m} inputs, but the layer before it has {inputs} neurons")
     if layer.w_rec is not None and layer.w_rec.shape != (n, n):
         raise BadModel(f"{where}: recurrent weights have shape {layer.w_rec.shape}, expected {(n, n)}")
     for what, array, low, high in (
@@ -134,11 +150,28 @@ def check(network: Network) -> Network:
     """Return ``network`` if it is well formed, else raise BadModel with the layer and the reason."""
     if not network.layers:
         raise BadModel("the network has no layers")
-    inputs: int | None = None
     for layer in network.layers:
-        _check_layer(layer, inputs, last=layer is network.layers[-1])
-        inputs = layer.neurons
+        _check_layer(layer, last=layer is network.layers[-1])
+    _check_stages(network)
     return network
+
+
+def _check_stages(network: Network) -> None:
+    stages = [[network.layers[i] for i in stage] for stage in network.stages]
+    if network.layers[0].beside or len(stages[-1]) > 1:
+        raise BadModel(f"layer {stages[-1][-1].name!r}: the first and the last layer cannot stand beside another one")
+    given: list[int] = []
+    for stage in stages:
+        ends = list(accumulate(layer.inputs for layer in stage))
+        if ends[-1] > MAX_NEURONS:
+            raise BadModel(f"layer {stage[-1].name!r}: its stage has {ends[-1]} inputs, expected {MAX_NEURONS} at most")
+        for layer, end in zip(stage, ends, strict=True):
+            if given and (end not in given or (layer is stage[-1] and end != given[-1])):
+                raise BadModel(
+                    f"layer {layer.name!r} takes {layer.inputs} inputs up to the {end}th, "
+                    f"but the neurons of the layers before it end at {', '.join(map(str, given))}"
+                )
+        given = list(accumulate(layer.neurons for layer in stage))
 
 
 _ARRAYS = {"w_in": np.int8, "w_rec": np.int8, "k_u": np.int32, "k_v": np.int32, "bias": np.int32, "v_th": np.int32}
@@ -146,10 +179,11 @@ _OPTIONAL = ("w_rec", "v_th")
 
 
 def save(network: Network) -> bytes:
-    """The network as the bytes of an ``.npz``: the layer names, and the arrays as ``<layer index>.<field>``."""
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        "layers": np.frombuffer(json.dumps([layer.name for layer in network.layers]).encode(), np.uint8)
-    }
+    """The network as the bytes of an ``.npz``: the layer names, in a list of their own where layers are side by side,
+    and the arrays as ``<layer index>.<field>``."""
+    stages = [[network.layers[i].name for i in stage] for stage in network.stages]
+    names = [stage if len(stage) > 1 else stage[0] for stage in stages]
+    arrays: dict[str, npt.NDArray[np.generic]] = {"layers": np.frombuffer(json.dumps(names).encode(), np.uint8)}
     for i, layer in enumerate(network.layers):
         for field in _ARRAYS:
             value = getattr(layer, field)
@@ -164,10 +198,8 @@ def load(content: bytes, where: str) -> Network:
     """Read what ``save`` gave. ``where`` names it in errors. Raises BadModel."""
     arrays = read_npz(content, where)
     try:
-        names = parse_json(arrays.pop("layers").tobytes())
-        if not (isinstance(names, list) and 0 < len(names) <= MAX_LAYERS and all(isinstance(n, str) for n in names)):
-            raise ValueError(f"its layers must be 1 to {MAX_LAYERS} names")
-        layers = tuple(_take_layer(arrays, i, name) for i, name in enumerate(names))
+        names = _names(parse_json(arrays.pop("layers").tobytes()))
+        layers = tuple(_take_layer(arrays, i, name, beside) for i, (name, beside) in enumerate(names))
         if arrays:
             raise ValueError(f"it has an array {min(arrays)!r} of no layer")
         return check(Network(layers))
@@ -177,7 +209,18 @@ def load(content: bytes, where: str) -> Network:
         raise BadModel(f"{where}: not an integer network ({error})") from error
 
 
-def _take_layer(arrays: dict[str, npt.NDArray[np.generic]], index: int, name: str) -> Layer:
+def _names(stages: Any) -> list[tuple[str, bool]]:
+    """Of each layer, and whether it stands beside the one before. Raises ValueError."""
+    if isinstance(stages, list) and len(stages) <= MAX_LAYERS:
+        lists = [[stage] if isinstance(stage, str) else stage for stage in stages]
+        if all(isinstance(one, list) and one and all(isinstance(name, str) for name in one) for one in lists):
+            names = [(name, i > 0) for one in lists for i, name in enumerate(one)]
+            if 0 < len(names) <= MAX_LAYERS:
+                return names
+    raise ValueError(f"its layers must be 1 to {MAX_LAYERS} names")
+
+
+def _take_layer(arrays: dict[str, npt.NDArray[np.generic]], index: int, name: str, beside: bool) -> Layer:
     """Layer ``index`` out of ``arrays``. Raises ValueError, and KeyError for an array that is missing."""
     fields: dict[str, npt.NDArray[np.generic] | None] = {}
     for field, dtype in _ARRAYS.items():
@@ -188,7 +231,7 @@ def _take_layer(arrays: dict[str, npt.NDArray[np.generic]], index: int, name: st
         fields[field] = array
     packed = arrays.pop(f"{index}.conv", None)
     conv = None if packed is None else ConvShape.unpack(packed)
-    return Layer(name=name, **fields, conv=conv)  # type: ignore[arg-type]  # their types were compared above
+    return Layer(name=name, **fields, conv=conv, beside=beside)  # type: ignore[arg-type]  # their types were compared above
 
 
 def write_npz(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:

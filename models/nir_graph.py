@@ -1,6 +1,7 @@
 """Read a NIR graph (``.nir``, HDF5) into the float network. Needs the extra ``build``."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from models.base import BadModel
 from models.float_network import FloatLayer, FloatNetwork
-from models.linear import Synapse
+from models.linear import Synapse, beside
 from models.nir_file import read_graph
 from models.nir_nodes import LINEAR, NEURONS, Shape, identity, population, through, whole_shape
 
@@ -38,7 +39,11 @@ def _declared_dt(declared: Any, path: Path) -> float:
 
 
 def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
-    """Turn a ``nir.NIRGraph`` into a chain of layers. Raises BadModel with the node's name and the reason."""
+    """Turn a ``nir.NIRGraph`` into a chain of layers, or into several side by side, one from each Input, that meet.
+
+    The features of the network are those of its Inputs, in the order of their names. Raises BadModel with the node's
+    name and the reason.
+    """
     if not (np.isfinite(dt_s) and dt_s > 0):
         raise BadModel(f"{where}: the time step dt is {dt_s:g} s, expected more than 0")
     nodes, edges = _flat(graph, where)
@@ -46,36 +51,64 @@ def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
         if type(node).__name__ not in (*NEURONS, *LINEAR, "Input", "Output"):
             raise BadModel(f"{where}: node {name!r} is a {type(node).__name__}, which axond cannot map yet")
     ends = {kind: [name for name, node in nodes.items() if type(node).__name__ == kind] for kind in ("Input", "Output")}
-    for kind, found in ends.items():
-        if len(found) != 1:
-            raise BadModel(f"{where}: expected one {kind} node, found {len(found)}")
+    if not ends["Input"] or len(ends["Output"]) != 1:
+        kind = "Output" if ends["Input"] else "Input"
+        raise BadModel(f"{where}: expected one {kind} node, found {len(ends[kind])}")
     wiring = _Wiring(nodes, edges, where)
-    at = ends["Input"][0]
-    shape: Shape = whole_shape(nodes[at].input_type["input"], f"{where}: node {at!r} shape")
+    # A file does not keep the order of its nodes.
+    at = [
+        (name, whole_shape(nodes[name].input_type["input"], f"{where}: node {name!r} shape"))
+        for name in sorted(ends["Input"])
+    ]
     layers: list[FloatLayer] = []
-    while at in wiring.forward:
-        path, target = wiring.forward.pop(at)
-        if target in (layer.name for layer in layers):
-            raise BadModel(f"{where}: node {at!r} feeds back into the earlier {target!r}, which axond cannot map yet")
-        synapse, shape = wiring.along(path, shape)
-        synapse = identity(shape, f"{where}: node {target!r}") if synapse is None else synapse
-        recurrent = None
-        if target in wiring.recurrent:
-            recurrent, back = wiring.along(wiring.recurrent[target], shape)
-            recurrent = identity(shape, f"{where}: node {target!r}") if recurrent is None else recurrent
-            if recurrent.neurons != synapse.neurons:
-                raise BadModel(f"{where}: node {target!r} has {synapse.neurons} neurons, its recurrence gives {back}")
-        layers.append(population(target, nodes[target], synapse, recurrent, dt_s, f"{where}: node {target!r}:"))
-        at = target
+    while any(name in wiring.forward for name, _ in at):
+        at, stage = _stage(wiring, at, dt_s, {layer.name for layer in layers})
+        layers += stage
     if wiring.forward or not layers:
         missing = ", ".join(target for _, target in wiring.forward.values()) or "no neurons"
         raise BadModel(f"{where}: not a chain of populations from the Input ({missing})")
     loose = [name for name, node in nodes.items() if type(node).__name__ in LINEAR and name not in wiring.used]
     if loose:
         raise BadModel(f"{where}: node {loose[0]!r} leads to no neurons; end the graph with LI or CubaLI")
-    if wiring.sources[ends["Output"][0]] != [at]:
-        raise BadModel(f"{where}: expected one Output node, behind the last population {at!r}")
+    if len(at) > 1 or wiring.sources[ends["Output"][0]] != [at[0][0]]:
+        raise BadModel(f"{where}: expected one Output node, behind the last population {at[-1][0]!r}")
     return FloatNetwork(tuple(layers), dt_s)
+
+
+def _stage(
+    wiring: "_Wiring", before: list[tuple[str, Shape]], dt_s: float, known: set[str]
+) -> tuple[list[tuple[str, Shape]], list[FloatLayer]]:
+    """The populations behind ``before`` (nodes and their shapes), with their shapes, and as layers side by side."""
+    where = wiring.where
+    heard: dict[str, list[tuple[Synapse, Shape]]] = {}
+    for name, shape in before:
+        if name not in wiring.forward:
+            raise BadModel(
+                f"{where}: node {name!r} leads nowhere while others beside it go on; paths must be equally long"
+            )
+        path, target = wiring.forward.pop(name)
+        if target in known:
+            raise BadModel(f"{where}: node {name!r} feeds back into the earlier {target!r}, which axond cannot map yet")
+        if target in heard and target != next(reversed(heard)):
+            raise BadModel(f"{where}: node {target!r} hears populations that are not side by side")
+        synapse, out = wiring.along(path, shape)
+        whole = identity(shape, f"{where}: node {target!r}") if synapse is None else synapse
+        heard.setdefault(target, []).append((whole, out))
+    after: list[tuple[str, Shape]] = []
+    layers: list[FloatLayer] = []
+    for target, parts in heard.items():
+        synapse = beside([part for part, _ in parts], f"{where}: node {target!r}")
+        shape = parts[0][1] if len(parts) == 1 else (synapse.neurons,)
+        recurrent = None
+        if target in wiring.recurrent:
+            recurrent, back = wiring.along(wiring.recurrent[target], shape)
+            recurrent = identity(shape, f"{where}: node {target!r}") if recurrent is None else recurrent
+            if recurrent.neurons != synapse.neurons:
+                raise BadModel(f"{where}: node {target!r} has {synapse.neurons} neurons, its recurrence gives {back}")
+        made = population(target, wiring.nodes[target], synapse, recurrent, dt_s, f"{where}: node {target!r}:")
+        layers.append(replace(made, beside=bool(layers)))
+        after.append((target, shape))
+    return after, layers
 
 
 def _flat(graph: Any, where: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -114,8 +147,8 @@ class _Wiring:
     """Which population drives which, and through what."""
 
     def __init__(self, nodes: Mapping[str, Any], edges: list[tuple[str, str]], where: str) -> None:
-        self._nodes = nodes
-        self._where = where
+        self.nodes = nodes
+        self.where = where
         self.sources: dict[str, list[str]] = {name: [] for name in nodes}
         for source, target in edges:
             self.sources[target].append(source)
@@ -131,22 +164,22 @@ class _Wiring:
 
     def _add(self, name: str, source: str) -> None:
         path: list[str] = []
-        while type(self._nodes[source]).__name__ in LINEAR:
+        while type(self.nodes[source]).__name__ in LINEAR:
             if source in path:
-                raise BadModel(f"{self._where}: node {source!r} is in a loop without neurons, which would never settle")
+                raise BadModel(f"{self.where}: node {source!r} is in a loop without neurons, which would never settle")
             path.insert(0, source)
             if len(self.sources[source]) != 1:
-                raise BadModel(f"{self._where}: node {source!r} has {len(self.sources[source])} inputs, expected one")
+                raise BadModel(f"{self.where}: node {source!r} has {len(self.sources[source])} inputs, expected one")
             source = self.sources[source][0]
         self.used.update(path)
         if source == name:
             if name in self.recurrent:
                 raise BadModel(
-                    f"{self._where}: node {name!r} has several recurrent synapses, which axond cannot map yet"
+                    f"{self.where}: node {name!r} has several recurrent synapses, which axond cannot map yet"
                 )
             self.recurrent[name] = path
         elif source in self.forward:
-            raise BadModel(f"{self._where}: node {source!r} drives several populations, which axond cannot map yet")
+            raise BadModel(f"{self.where}: node {source!r} drives several populations, which axond cannot map yet")
         else:
             self.forward[source] = (path, name)
 
@@ -154,5 +187,5 @@ class _Wiring:
         """The linear nodes of ``path`` as one synapse, for an input of ``shape``; None where there are none."""
         synapse: Synapse | None = None
         for name in path:
-            synapse, shape = through(self._nodes[name], synapse, shape, f"{self._where}: node {name!r}:")
+            synapse, shape = through(self.nodes[name], synapse, shape, f"{self.where}: node {name!r}:")
         return synapse, shape

@@ -74,6 +74,7 @@ def quantize_layer(
         bias=_integer_bias(bias * each * (1 << WEIGHT_SHIFT), where),
         v_th=None if layer.threshold is None else _threshold(layer.threshold, each, where),
         conv=layer.conv,
+        beside=layer.beside,
     )
     return made, _rounding(layer, made, each, bias, (effect, recurrent))
 

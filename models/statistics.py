@@ -159,11 +159,11 @@ def look_inside(network: Network, rasters: Rasters) -> Inside:
 def _through(network: Network, rasters: Rasters) -> tuple[npt.NDArray[np.generic], Inside]:
     """What the last layer gets, and its summary."""
     count, steps, _ = rasters.shape
-    x: npt.NDArray[np.generic] = rasters
-    spikes = np.zeros(count, np.int64)
-    for layer in network.layers[:-1]:
-        x = batch.run_layer(layer, x).out
-        spikes += x.sum(axis=(1, 2), dtype=np.int64)
+    outputs: list[npt.NDArray[np.int32]] = []
+    for layer, wire in zip(network.layers[:-1], network.wires, strict=False):
+        outputs.append(batch.run_layer(layer, wire.of(rasters, outputs)).out)
+    spikes = sum((out.sum(axis=(1, 2), dtype=np.int64) for out in outputs), np.zeros(count, np.int64))
+    x = network.wires[-1].of(rasters, outputs)
     weights = response(steps, network.layers[-1])
     phi = np.matmul((weights / weights.sum()).astype(np.float32), x.astype(np.float32))
     cells = max(1, steps * sum(network.neurons[:-1]))

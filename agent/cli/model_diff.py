@@ -53,6 +53,7 @@ def _layers(first: Bundle, second: Bundle) -> dict[str, str]:
     for a, b in zip(one, other, strict=False):
         parts = [_arrays(field, getattr(a, field), getattr(b, field)) for field in _FIELDS]
         parts += [] if a.conv == b.conv else ["another convolution"]
+        parts += [] if a.beside == b.beside else ["only one stands beside the layer before it"]
         changed = [part for part in parts if part]
         if changed:
             found[a.name if a.name == b.name else f"{a.name} / {b.name}"] = ", ".join(changed)

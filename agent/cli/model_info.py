@@ -63,6 +63,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "synapses": kind,
         "inputs": layer.inputs,
         "neurons": layer.neurons,
+        "beside": layer.beside,
         "shape": shape,
         "recurrent": layer.w_rec is not None,
         "bias": bool(layer.bias.any()),
@@ -123,13 +124,15 @@ def _part(manifest: Manifest, part: Part) -> list[str]:
 
 
 def drawing(features: int, layers: list[dict[str, Any]]) -> list[str]:
-    """The chain of layers as lines of text."""
+    """The chain of layers as lines of text; no line leads to those that stand beside the one above them."""
     lines = [f"  input ({features})"]
     for row in layers:
         shape = " x ".join(map(str, row["shape"]))
         size = f"{shape} = {math.prod(row['shape'])}" if len(row["shape"]) > 1 else shape
-        extras = [row["synapses"], row["kind"], *(word for word in ("recurrent", "bias") if row[word])]
-        lines += ["    |", f"  {row['name']} ({size})  {', '.join(extras)}"]
+        side = [f"beside, of {row['inputs']} more inputs"] if row["beside"] else []
+        extras = [*side, row["synapses"], row["kind"], *(word for word in ("recurrent", "bias") if row[word])]
+        lines += [] if row["beside"] else ["    |"]
+        lines.append(f"  {row['name']} ({size})  {', '.join(extras)}")
         if row["recurrent"]:
             lines[-1] += "  <-+ its own spikes of the step before"
     return lines

@@ -75,7 +75,7 @@ def _runs(bundle: Bundle, opened: ExitStack, numbers: dict[str, Any]) -> Iterato
                 yield "tflite_bare", TfliteLoop(bundle.artefact("model.tflite")).run
         except (BackendUnavailable, BadModel) as error:
             numbers[kind] = f"not measured: {error}"
-    if all(layer.conv is None for layer in bundle.network.layers):
+    if all(layer.conv is None and not layer.beside for layer in bundle.network.layers):
         yield "numpy_events", EventDriven(bundle.network).run
 
 

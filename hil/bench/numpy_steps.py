@@ -18,7 +18,7 @@ class EventDriven:
     """Runs rasters from rest; the same numbers as every backend."""
 
     def __init__(self, network: Network) -> None:
-        """``network`` without convolutions."""
+        """``network`` without convolutions and without layers side by side."""
         self._layers = [_Sparse(layer) for layer in network.layers]
 
     def run(self, raster: Raster) -> Int64s:

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from models.backends.reference import Int64s, Population
+from models.backends.reference import Int64s, Population, run_populations
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.compile.akida import NOT_INSTALLED, Product, mapped, products, sdk, unsupported
 from models.network import WEIGHT_SHIFT, Layer, Network
+from models.stages import Wire
 
 _GENERATIONS = ("v1", "v2")
 
@@ -45,6 +46,7 @@ class AkidaBackend(Backend):
 
     def __init__(self) -> None:
         self._populations: list[_Population] = []
+        self._wires: tuple[Wire, ...] = ()
         self._neurons: tuple[int, ...] = ()
 
     @classmethod
@@ -87,22 +89,20 @@ class AkidaBackend(Backend):
                 populations.append(_Population(layer, *both))
             except (RuntimeError, ValueError) as error:
                 raise BadModel(f"{where}: Akida cannot take layer {layer.name!r}: {error}") from error
-        self._populations, self._neurons = populations, network.neurons
+        self._populations, self._wires, self._neurons = populations, network.wires, network.neurons
         return IoSpec(network.features, network.classes)
 
     def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
         if not self._populations:
             raise BackendUnavailable("Akida has no network loaded")
         now = State.rest(self._neurons) if state is None else state.copy()
-        x: npt.NDArray[Any] = raster
         try:
-            for i, population in enumerate(self._populations):
-                x = population.run(x, now, i, trace)
+            out = run_populations(self._populations, self._wires, raster, now, trace)
         except (RuntimeError, ValueError) as error:
             raise BackendUnavailable(f"Akida failed in a step: {error}") from error
         if state is not None:
             state.assign(now)
-        return x
+        return out
 
     def close(self) -> None:
         self._populations = []

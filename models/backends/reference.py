@@ -3,6 +3,9 @@
 Source: Loihi's neuron as in Lava's fixed-point ``LIF``; truncation of the decays is toward zero.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +13,7 @@ from models.base import Backend, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.convolution import convolve
 from models.network import DECAY_BITS, STATE_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Network
+from models.stages import Wire
 
 Int64s = npt.NDArray[np.int64]
 
@@ -35,16 +39,17 @@ class Population:
         self._bias = layer.bias.astype(np.int64)
         self._threshold = None if layer.v_th is None else layer.v_th.astype(np.int64) << THRESHOLD_SHIFT
 
-    def drive(self, x: npt.NDArray[np.float32]) -> Int64s:
+    def drive(self, x: npt.NDArray[Any]) -> Int64s:
         """What ``x`` (steps, inputs) adds to the currents: (steps, neurons)."""
+        x = x.astype(np.float32, copy=False)
         sums = x @ self._w_in.T if self._conv is None else convolve(x, self._w_in, self._conv)
         return sums.astype(np.int64) << WEIGHT_SHIFT
 
-    def feedback(self, s: npt.NDArray[np.float32]) -> Int64s | None:
+    def feedback(self, s: npt.NDArray[Any]) -> Int64s | None:
         """What the spikes ``s`` (neurons,) of the step before add to them; None without recurrent synapses."""
         return None if self._w_rec is None else (s @ self._w_rec).astype(np.int64) << WEIGHT_SHIFT
 
-    def run(self, x: npt.NDArray[np.float32], state: State, at: int, trace: Trace | None) -> npt.NDArray[np.int32]:
+    def run(self, x: npt.NDArray[Any], state: State, at: int, trace: Trace | None) -> npt.NDArray[np.int32]:
         """Layer ``at`` through ``x`` (steps, inputs): its output (steps, neurons). Writes its part of ``state``."""
         drive = self.drive(x)
         out = np.empty(drive.shape, np.int32)
@@ -69,11 +74,26 @@ class Population:
         return out
 
 
+def run_populations(
+    populations: Sequence[Population],
+    wires: Sequence[Wire],
+    raster: npt.NDArray[Any],
+    state: State,
+    trace: Trace | None,
+) -> npt.NDArray[np.int32]:
+    """All of them through ``raster`` (steps, features): the output of the last. Writes ``state``."""
+    outputs: list[npt.NDArray[Any]] = []
+    for i, (population, wire) in enumerate(zip(populations, wires, strict=True)):
+        outputs.append(population.run(wire.of(raster, outputs), state, i, trace))
+    return outputs[-1]
+
+
 class ReferenceBackend(Backend):
     """The numpy interpreter."""
 
     def __init__(self) -> None:
         self._populations: list[Population] = []
+        self._wires: tuple[Wire, ...] = ()
         self._neurons: tuple[int, ...] = ()
 
     @classmethod
@@ -86,17 +106,13 @@ class ReferenceBackend(Backend):
     def load_network(self, network: Network) -> IoSpec:
         """As ``load``, for a network that is in no bundle (yet)."""
         self._populations = [Population(layer) for layer in network.layers]
+        self._wires = network.wires
         self._neurons = network.neurons
         return IoSpec(network.features, network.classes)
 
     def infer(self, raster: Raster, state: State | None = None, trace: Trace | None = None) -> Outputs:
         state = State.rest(self._neurons) if state is None else state
-        x = raster.astype(np.float32)
-        out = np.zeros((len(raster), 0), np.int32)
-        for i, population in enumerate(self._populations):
-            out = population.run(x, state, i, trace)
-            x = out.astype(np.float32)
-        return out
+        return run_populations(self._populations, self._wires, raster, state, trace)
 
     def close(self) -> None:
         self._populations = []

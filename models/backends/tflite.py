@@ -11,7 +11,7 @@ import numpy.typing as npt
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.compile.tflite_check import check
-from models.compile.tflite_layout import FILE, INPUT, STATE, input_order, state_order
+from models.compile.tflite_layout import FILE, INPUT, STATE, raster_order, state_order
 from models.network import Network
 
 _RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
@@ -66,7 +66,9 @@ class TfliteBackend(Backend):
         return IoSpec(network.features, network.classes)
 
     def _lay_out(self, network: Network) -> None:
-        self._input_order = input_order(network.layers[0])
+        order = raster_order(network)
+        # None: as the raster has it, and nothing is to be moved.
+        self._input_order = None if (order[1:] > order[:-1]).all() else order
         self._order = state_order(network)
         self._neurons = network.neurons
         n, classes = sum(network.neurons), network.classes

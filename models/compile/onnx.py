@@ -82,10 +82,18 @@ def _step(network: Network) -> tuple[_Graph, str]:
     g.constant("state_min", np.int64(-STATE_MAX))
     g.constant("state_max", np.int64(STATE_MAX))
     g.constant("rest", np.int64(0))
-    out = g.input("x", TensorProto.UINT8, network.features)
-    for i, layer in enumerate(network.layers):
-        out = _layer(g, i, layer, out)
-    return g, out
+    raster = g.input("x", TensorProto.UINT8, network.features)
+    spikes: list[str] = []
+    for i, (layer, wire) in enumerate(zip(network.layers, network.wires, strict=True)):
+        x = raster
+        if wire.sources:
+            heard = [spikes[j] for j in wire.sources]
+            x = heard[0] if len(heard) == 1 else g.op("Concat", *heard, axis=1)
+        elif layer.inputs < network.features:
+            bounds = [[wire.cells.start], [wire.cells.stop], [1]]
+            x = g.op("Slice", x, *(g.constant(f"cells{i}_{k}", np.array(n, np.int64)) for k, n in enumerate(bounds)))
+        spikes.append(_layer(g, i, layer, x))
+    return g, spikes[-1]
 
 
 def _like(value: Any, name: str) -> Any:

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from models.base import BadModel
 
 OPERATORS = frozenset(
-    ["Add", "Cast", "Clip", "Conv", "Div", "Greater", "Identity", "MatMulInteger", "Mul", "Reshape", "Scan", "Where"]
-)
+    [
+        "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Greater", "Identity", "MatMulInteger", "Mul", "Reshape",
+        "Scan", "Slice", "Where",
+    ]
+)  # fmt: skip
 MAX_ATTRIBUTE = 4096
 """Of strides and paddings."""
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 11: 8}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.compile.tflite_layout import INPUT, STATE, STATE_OUT, Order, input_order, neuron_order
+from models.compile.tflite_layout import INPUT, STATE, STATE_OUT, Order, input_order, joined, neuron_order
 from models.compile.tflite_writer import GraphWriter
 from models.network import DECAY_ONE, STATE_MAX, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Network
 
@@ -34,9 +34,7 @@ class _Compiler:
 
     def run(self) -> bytes:
         g, layers, n = self._g, self._network.layers, self._n
-        first = input_order(layers[0])
         x = g.input(INPUT, (1, self._network.features), np.float32)
-        before = np.arange(self._network.features, dtype=np.intp) if first is None else first
         state = g.input(STATE, (1, 3 * n), np.int32)
         if self._of_all("k_u").any():
             both, *s = self._split(state, (2 * n, *self._sizes))
@@ -45,14 +43,23 @@ class _Compiler:
         else:
             _, v, *s = self._split(state, (n, n, *self._sizes))
             kept_u, kept_v = [], self._split(self._decayed(v, "k_v"), self._sizes)
-        currents, raw = [], []
-        for i, layer in enumerate(layers):
+        first = self._network.stages[0]
+        rasters = self._split(x, tuple(layers[i].inputs for i in first), np.float32)
+        currents: list[int] = []
+        raw: list[int] = []
+        spikes: list[int] = []
+        for i, (layer, wire) in enumerate(zip(layers, self._network.wires, strict=True)):
+            if wire.sources:
+                x = self._joined([spikes[j] for j in wire.sources], dtype=np.float32)
+                before = joined([neuron_order(layers[j]) for j in wire.sources])
+            else:
+                x, before = rasters[first.index(i)], input_order(layer)
             current = self._drive(i, layer, x, before, s[i])
             currents.append(self._ints("ADD", kept_u[i], current) if kept_u else current)
             raw.append(self._ints("ADD", kept_v[i], currents[i]))
-            before = neuron_order(layer)
             if layer is not layers[-1]:
-                x = self._cast(self._compare(raw[i], g.constant(f"th{i}", self._threshold(layer)[None])), np.float32)
+                fired = self._compare(raw[i], g.constant(f"th{i}", self._threshold(layer)[None]))
+                spikes.append(self._cast(fired, np.float32))
         self._leave(currents, raw)
         return g.finish("axond step")
 
@@ -165,20 +172,20 @@ class _Compiler:
         wanted = self._g.constant(f"shape{a}", np.array(shape, np.int32))
         return self._g.op("RESHAPE", [a, wanted], np.float32, shape)
 
-    def _joined(self, parts: list[int], name: str | None = None) -> int:
+    def _joined(self, parts: list[int], name: str | None = None, dtype: npt.DTypeLike = np.int32) -> int:
         if len(parts) == 1:
             return parts[0]
         width = sum(self._g.shape(part)[1] for part in parts)
         how: dict[str, Any] = {"name": name} if name else {}
-        return self._g.op("CONCATENATION", parts, np.int32, (1, width), options="ConcatenationOptions", Axis=1, **how)
+        return self._g.op("CONCATENATION", parts, dtype, (1, width), options="ConcatenationOptions", Axis=1, **how)
 
-    def _split(self, a: int, sizes: tuple[int, ...]) -> list[int]:
+    def _split(self, a: int, sizes: tuple[int, ...], dtype: npt.DTypeLike = np.int32) -> list[int]:
         """Pieces of the row ``a``."""
         if len(sizes) == 1:
             return [a]
         constants = [self._g.constant(f"sizes{a}", np.array(sizes, np.int32)), self._axis()]
         first = self._g.op(
-            "SPLIT_V", [a, *constants], np.int32, *((1, n) for n in sizes), options="SplitVOptions",
+            "SPLIT_V", [a, *constants], dtype, *((1, n) for n in sizes), options="SplitVOptions",
             NumSplits=len(sizes),
         )  # fmt: skip
         return list(range(first, first + len(sizes)))

@@ -6,6 +6,8 @@ come last, so inside the graph the features of a convolution, and its neurons, a
 """
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +27,14 @@ def channels_last(shape: tuple[int, int, int]) -> Order:
     return order
 
 
-def input_order(layer: Layer) -> Order | None:
-    """In which order ``layer`` wants its inputs; None if it takes any."""
-    return None if layer.conv is None else channels_last(layer.conv.in_shape)
+def input_order(layer: Layer) -> Order:
+    """In which order ``layer`` gets the raster, where it is one of those that do."""
+    return np.arange(layer.inputs, dtype=np.intp) if layer.conv is None else channels_last(layer.conv.in_shape)
+
+
+def raster_order(network: Network) -> Order:
+    """In which order the graph has the raster."""
+    return joined([input_order(network.layers[i]) for i in network.stages[0]])
 
 
 def neuron_order(layer: Layer) -> Order:
@@ -37,9 +44,12 @@ def neuron_order(layer: Layer) -> Order:
     return channels_last(layer.conv.out_shape(layer.w_in.shape))
 
 
+def joined(orders: Sequence[Order]) -> Order:
+    """The order of several pieces, one behind the other."""
+    starts = accumulate((len(order) for order in orders), initial=0)
+    return np.concatenate([start + order for start, order in zip(starts, orders, strict=False)])
+
+
 def state_order(network: Network) -> Order:
     """The order of the whole packed state."""
-    n = sum(network.neurons)
-    starts = np.cumsum((0, *network.neurons))
-    once = np.concatenate([start + neuron_order(layer) for start, layer in zip(starts, network.layers, strict=False)])
-    return np.concatenate([once, n + once, 2 * n + once])
+    return joined([neuron_order(layer) for layer in network.layers] * 3)

@@ -124,7 +124,7 @@ def _split_v(operands: list[Tensor], options: Table | None) -> Results | None:
 def _concatenation(operands: list[Tensor], options: Table | None) -> Results | None:
     dtype = operands[0].dtype
     fits = all(len(a.shape) == 2 and a.shape[0] == 1 and a.dtype == dtype for a in operands)
-    fits = fits and _number(options, 0) == 1 and dtype == INT
+    fits = fits and _number(options, 0) == 1 and dtype in (INT, FLOAT)
     return [((1, sum(a.shape[1] for a in operands)), dtype)] if fits else None
 
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,21 @@ THRESHOLD_MAX = (1 << 17) - 1
 MANTISSA_MAX = (1 << 12) - 1
 
 
-def read(content: bytes) -> list[Arrays]:
-    """The layers in what ``models.network.save`` wrote."""
+Stages = list[list[Arrays]]
+"""A network: the layers of each stage, as ``models.network.Network`` has them."""
+
+
+def read(content: bytes) -> Stages:
+    """What ``models.network.save`` wrote."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        count = len(json.loads(arrays["layers"].tobytes()))
+        names = json.loads(arrays["layers"].tobytes())
+        number = count()
         return [
-            {name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{i}.")}
-            for i in range(count)
+            [
+                {name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{i}.")}
+                for i in islice(number, 1 if isinstance(stage, str) else len(stage))
+            ]
+            for stage in names
         ]
 
 
@@ -64,12 +74,25 @@ def unrolled(kernel: npt.NDArray[np.int8], conv: npt.NDArray[np.int32]) -> Any:
     return coo_matrix((weights[inside], (neuron[inside], source[inside])), shape).tocsr()
 
 
-def synapses(layer: Arrays) -> AbstractProcess:
-    """The input synapses of ``layer``."""
+def wired(stage: list[Arrays], ports: list[tuple[Any, int]]) -> Iterator[tuple[Arrays, list[tuple[Any, slice]]]]:
+    """Each layer of ``stage``, what it hears of ``ports`` (with their widths), and which of its inputs each is."""
+    left = iter(ports)
+    for layer in stage:
+        at = 0
+        heard = []
+        while at < inputs_of(layer):
+            port, width = next(left)
+            heard.append((port, slice(at, at + width)))
+            at += width
+        yield layer, heard
+
+
+def synapses(layer: Arrays, cells: slice) -> AbstractProcess:
+    """The synapses of ``layer`` behind these of its inputs."""
     # The sign mode is stated, because Lava guesses inhibitory for a matrix without positive weights and cuts -256.
     if "conv" in layer:
-        return Sparse(weights=unrolled(layer["w_in"], layer["conv"]), sign_mode=SignMode.MIXED)
-    return Dense(weights=2 * layer["w_in"].astype(np.int32), sign_mode=SignMode.MIXED)
+        return Sparse(weights=unrolled(layer["w_in"], layer["conv"])[:, cells], sign_mode=SignMode.MIXED)
+    return Dense(weights=2 * layer["w_in"][:, cells].astype(np.int32), sign_mode=SignMode.MIXED)
 
 
 def recurrence(layer: Arrays, **parameters: Any) -> AbstractProcess:
@@ -97,24 +120,36 @@ def neurons(layer: Arrays, **parameters: Any) -> AbstractProcess:
 class Simulation:
     """A network in Lava's bit-accurate simulation of Loihi 2, its processes running."""
 
-    def __init__(self, layers: list[Arrays], shared: Shared) -> None:
-        source: Any = RasterSource(inputs_of(layers[0]), shared)
-        models: dict[Any, Any] = {source: RasterSourceModel}
-        spikes = source.s_out
-        for i, layer in enumerate(layers):
-            parameters = {"shared": shared, "at": i}
-            inward, lif = synapses(layer), neurons(layer, integrator="v_th" not in layer, **parameters)
-            models |= {inward: PySparseModelBitAcc if "conv" in layer else PyDenseModelBitAcc, lif: RecordedLif}
-            spikes.connect(inward.s_in)
-            inward.a_out.connect(lif.a_in)
-            if "w_rec" in layer:
-                back = recurrence(layer, **parameters)
-                models[back] = Recurrence
-                lif.s_out.connect(back.s_in)
-                back.a_out.connect(lif.a_in)
-            spikes = lif.s_out
+    def __init__(self, stages: Stages, shared: Shared) -> None:
+        models: dict[Any, Any] = {}
+        ports: list[tuple[Any, int]] = []
+        first, at = 0, 0
+        for layer in stages[0]:
+            source: Any = RasterSource(inputs_of(layer), shared, first)
+            models[source] = RasterSourceModel
+            ports.append((source.s_out, inputs_of(layer)))
+            first += inputs_of(layer)
+        for depth, stage in enumerate(stages):
+            after: list[tuple[Any, int]] = []
+            for layer, heard in wired(stage, ports):
+                parameters = {"shared": shared, "at": at, "depth": depth}
+                lif = neurons(layer, integrator="v_th" not in layer, **parameters)
+                models[lif] = RecordedLif
+                for port, cells in heard:
+                    inward = synapses(layer, cells)
+                    models[inward] = PySparseModelBitAcc if "conv" in layer else PyDenseModelBitAcc
+                    port.connect(inward.s_in)
+                    inward.a_out.connect(lif.a_in)
+                if "w_rec" in layer:
+                    back = recurrence(layer, **parameters)
+                    models[back] = Recurrence
+                    lif.s_out.connect(back.s_in)
+                    back.a_out.connect(lif.a_in)
+                after.append((lif.s_out, neurons_of(layer)))
+                at += 1
+            ports = after
         self._shared = shared
-        self._latency = len(layers)
+        self._latency = len(stages)
         self._steps_done = 0
         self._source = source
         source.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models))

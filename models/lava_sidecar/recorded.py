@@ -2,7 +2,8 @@
 
 The arithmetic is Lava's, not one line of it is here; these models only take the state before the first step of a
 request from the shared memory and write down what became of it after each. Every ``Dense`` hands on its sums one step
-later, so layer n does in Lava's step i what the network does in step ``i - 1 - n``; before and after, it idles.
+later, so a layer of stage n does in Lava's step i what the network does in step ``i - 1 - n``; before and after, it
+idles.
 """
 
 from typing import Any
@@ -25,10 +26,10 @@ from models.lava_sidecar.layout import Shared
 
 
 class RasterSource(AbstractProcess):  # type: ignore[misc]  # Lava has no types
-    """The input spikes of a request."""
+    """The input spikes of a request: ``features`` of the raster, from number ``start`` on."""
 
-    def __init__(self, features: int, shared: Shared) -> None:
-        super().__init__(shared=shared)
+    def __init__(self, features: int, shared: Shared, start: int) -> None:
+        super().__init__(shared=shared, cells=slice(start, start + features))
         self.s_out = OutPort(shape=(features,))
 
 
@@ -45,14 +46,14 @@ class RasterSourceModel(PyLoihiProcessModel):  # type: ignore[misc]  # Lava has 
         first, steps = shared.clock
         i = self.time_step - 1 - first
         row = shared.raster[i] if i < steps else np.zeros(shared.raster.shape[1])
-        self.s_out.send(row)
+        self.s_out.send(row[self.proc_params["cells"]])
 
 
 def _step(model: Any) -> tuple[int, int]:
     """The network's step that the model's layer is about to do, and the steps of the request."""
     shared: Shared = model.proc_params["shared"]
     first, steps = shared.clock
-    return int(model.time_step - 2 - first - model.proc_params["at"]), int(steps)
+    return int(model.time_step - 2 - first - model.proc_params["depth"]), int(steps)
 
 
 @implements(proc=LIF, protocol=LoihiProtocol)

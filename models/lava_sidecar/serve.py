@@ -45,12 +45,13 @@ class _Network:
         from models.lava_sidecar.layout import views
         from models.lava_sidecar.memory import contained
 
-        layers = read(bytes(self._memory[:size]))
+        stages = read(bytes(self._memory[:size]))
         self._memory[:size] = bytes(size)
-        self._shared = views(self._memory, inputs_of(layers[0]), [neurons_of(layer) for layer in layers], steps)
+        features = sum(map(inputs_of, stages[0]))
+        self._shared = views(self._memory, features, [neurons_of(layer) for stage in stages for layer in stage], steps)
         on_chip = chip_is_here()
         with contained():
-            network = (Chip if on_chip else Simulation)(layers, self._shared)
+            network = (Chip if on_chip else Simulation)(stages, self._shared)
         warm_up = min(WARM_UP_STEPS, steps)
         network.run(warm_up)
         begun = time.monotonic()

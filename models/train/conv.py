@@ -1,6 +1,7 @@
 """Quantisation-aware convolutional LIF layers in front of those of ``models.train.lif``."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,8 +88,13 @@ class ConvSnn(Snn):
 
 def settle(net: Snn, x: torch.Tensor) -> None:
     """Scale the weights of each spiking layer so that it begins at ``START_RATE`` on the input ``x``."""
+    settle_layers(net.layers()[:-1], x)
+
+
+def settle_layers(layers: Sequence[QuantLayer], x: torch.Tensor) -> None:
+    """``settle`` of some layers, one behind the other."""
     with torch.no_grad():
-        for layer in net.layers()[:-1]:
+        for layer in layers:
             for _ in range(SETTLING_TURNS):
                 rate = float(layer(x).mean())
                 if START_RATE / SETTLED < rate < START_RATE * SETTLED:

@@ -3,6 +3,7 @@
 ``python -m models.train.fused_digits --out DIR`` writes what ``axond model build DIR`` makes the bundle of.
 """
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -26,34 +27,33 @@ from models.train import event_digits, loop, spoken_digits
 from models.train.augment_events import distort
 from models.train.command import guarded, parser
 from models.train.finish import Rasters, Recipe, Texts, finish, input_of, judge
-from models.train.fused import ConvBlock, DenseBlock, FusedSnn, settle
+from models.train.fused import Branch, FusedSnn, settle
 from models.train.lif import LayerSpec
 from models.window import WindowSpec
 
 DATASETS = ("audio_fsdd", "event_nmnist")
 LABELS = [str(digit) for digit in range(10)]
-STEP_US = 25_000
+STEP_US = event_digits.ENCODER.step_us
 SPOKEN = AudioMel.Config(frame=256, hop=spoken_digits.RATE_HZ * STEP_US // 1_000_000)
-SEEN = EventBins.Config(width=nmnist.SIDE, height=nmnist.SIDE, pool=2, step_us=STEP_US)
+SEEN = event_digits.ENCODER
 WORD = spoken_digits.WINDOW
 SIGHT = WindowSpec(mode="onset", samples=1_000_000, pre=10_000, ratio=4.0, frames=2)
 STEPS = 1_000_000 // STEP_US
-SIDE = -(-nmnist.SIDE // SEEN.pool)
 LATE_MS = 150.0
-LAYERS: list[list[DenseBlock | ConvBlock]] = [
-    [DenseBlock(192, recurrent=True), ConvBlock(channels=12, kernel=5, stride=2, padding=2)],
-    [DenseBlock(128), ConvBlock(channels=16, kernel=3, stride=1, padding=1)],
-]
-NEURONS = LayerSpec(neurons=0, k_u=2000, k_v=3200, limit=1.0)
+HEARING = (
+    LayerSpec(neurons=192, k_u=2300, k_v=3360, limit=1.0, recurrent=True),
+    LayerSpec(neurons=128, k_u=2300, k_v=3360, limit=1.0),
+)
+SIGHT_SHAPE = (2, nmnist.SIDE, nmnist.SIDE)
 READOUT = LayerSpec(neurons=10, k_u=2800, k_v=3800, limit=1.0)
 SEED = 1
-EPOCHS = 90
-APART = 0.8
+EPOCHS = 120
+APART = 0.9
 """For this part of the epochs each sensor is trained by itself, in turn: quicker, and neither leans on the other."""
 GLANCE = 16
 """Steps that are worked out for a sight by itself, which is over by then."""
-EPOCH_ITEMS = 3000
-BATCH = 64
+EPOCH_ITEMS = 1500
+BATCH = 32
 VARIANTS = 6
 """Distorted copies of each spoken digit, beside the recording itself; shown ones are distorted anew in each epoch."""
 ALONE = 0.3
@@ -142,14 +142,14 @@ def items(given: Bank, rng: np.random.Generator, count: int) -> tuple[loop.Raste
 
 def words_alone(given: Bank, rng: np.random.Generator, count: int) -> tuple[loop.Rasters, loop.Labels]:
     chosen = rng.integers(0, len(given.words), count)
-    out = np.zeros((count, STEPS, given.words.shape[2] + 2 * SIDE * SIDE), np.uint8)
+    out = np.zeros((count, STEPS, given.words.shape[2] + math.prod(SIGHT_SHAPE)), np.uint8)
     out[:, : given.words.shape[1], : given.words.shape[2]] = given.words[chosen]
     return out, given.word_labels[chosen]
 
 
 def sights_alone(given: Bank, rng: np.random.Generator, count: int) -> tuple[loop.Rasters, loop.Labels]:
     chosen = rng.permutation(np.resize(np.arange(len(given.sights)), count))
-    out = np.zeros((count, GLANCE, given.words.shape[2] + 2 * SIDE * SIDE), np.uint8)
+    out = np.zeros((count, GLANCE, given.words.shape[2] + math.prod(SIGHT_SHAPE)), np.uint8)
     out[:, :, given.words.shape[2] :] = encode_sights([given.sights[i] for i in chosen], rng)[:, :GLANCE]
     return out, given.sight_labels[chosen]
 
@@ -167,8 +167,10 @@ def _place(out: npt.NDArray[np.uint8], raster: loop.Rasters, late: int) -> None:
 
 def train(given: Bank, rng: np.random.Generator, *, epochs: int) -> FusedSnn:
     features = given.words.shape[2]
-    net = FusedSnn([features, (2, SIDE, SIDE)], LAYERS, NEURONS, READOUT, gain=1.0, dropout=0.2)
-    settle(net, loop.to_steps(_all_present(given)))
+    branches = Branch("audio", features, HEARING), Branch("events", SIGHT_SHAPE, tuple(event_digits.CONVOLUTIONS))
+    net = FusedSnn(branches, READOUT, gain=1.0, dropout=0.2)
+    some = given.words[:: max(1, len(given.words) // BATCH)], encode_sights(given.sights[:BATCH], None)[:, :GLANCE]
+    settle(net, [loop.to_steps(one) for one in some])
     started = time.monotonic()
 
     def report(epoch: int, loss: float, accuracy: float) -> None:
@@ -179,7 +181,7 @@ def train(given: Bank, rng: np.random.Generator, *, epochs: int) -> FusedSnn:
     def epoch_items(epoch: int) -> tuple[loop.Rasters, loop.Labels]:
         if epoch >= APART * epochs:
             return items(given, rng, EPOCH_ITEMS)
-        return (sights_alone if epoch % 3 else words_alone)(given, rng, EPOCH_ITEMS)
+        return (sights_alone if epoch % 2 else words_alone)(given, rng, EPOCH_ITEMS)
 
     loop.fit(
         net,
@@ -193,16 +195,6 @@ def train(given: Bank, rng: np.random.Generator, *, epochs: int) -> FusedSnn:
         report=report,
     )
     return net
-
-
-def _all_present(given: Bank) -> loop.Rasters:
-    """Some words and sights together, of whatever digits."""
-    features, sights = given.words.shape[2], encode_sights(given.sights[:BATCH], None)
-    out = np.zeros((len(sights), STEPS, features + sights.shape[2]), np.uint8)
-    for i, sight in enumerate(sights):
-        _place(out[i, :, :features], given.words[i * len(given.words) // len(sights)], 0)
-        _place(out[i, :, features:], sight, 0)
-    return out
 
 
 def joint(manifest: Manifest, pairs: list[Pair]) -> Rasters:

@@ -155,6 +155,15 @@ class Snn(nn.Module):
     def layers(self) -> list[QuantLayer]:
         return [*self.hidden, self.out]
 
+    def input_names(self) -> list[str]:
+        """Of each layer of the first stage."""
+        return ["input"]
+
+    def stages(self) -> list[list[tuple[str, QuantLayer]]]:
+        """The same with their names, those side by side together."""
+        *hidden, out = self.layers()
+        return [*([(f"hidden{i}", layer)] for i, layer in enumerate(hidden)), [("readout", out)]]
+
     def spikes(self, x: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, (T, B, neurons); remembers the mean rates of the layers before it."""
         self.rates = []

@@ -39,6 +39,8 @@ class MyChip(Backend):
                 return f"layer {layer.name!r} has recurrent synapses; the chip has none"
             if layer.conv is not None:
                 return f"layer {layer.name!r} is a convolution; the chip has dense synapses only"
+            if layer.beside:
+                return f"layer {layer.name!r} stands beside another one; the chip has one layer behind the other"
         return None
 
     def load(self, bundle: Bundle) -> IoSpec:

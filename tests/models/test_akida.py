@@ -15,6 +15,7 @@ from models import network
 from models.backends.akida import AkidaBackend
 from models.base import BackendUnavailable, BadModel, State
 from models.compile.akida import NOT_INSTALLED, VIRTUAL_DEVICES, digits, fits, unsupported
+from models.contract_networks import beside_network
 from models.convolution import ConvShape
 from models.isolate import Isolated
 from models.network import DECAY_ONE, Layer, Network
@@ -100,6 +101,15 @@ def test_no_cell_of_a_random_network_differs(akida: AkidaBackend, seed: int, gen
     assert akida.infer(random_raster(rng, 0, net.features), state).shape == (0, net.classes)
     assert all(np.array_equal(a, b) for a, b in zip(state.arrays(), before.arrays(), strict=True))
     assert spikes or net.layers[0].v_th is None
+
+
+@installed
+@pytest.mark.parametrize("generation", ["v1", "v2"])
+def test_layers_side_by_side(akida: AkidaBackend, generation: str) -> None:
+    net = beside_network()
+    akida.load_network(net, "made", generation=generation)
+    raster = random_raster(np.random.default_rng(1), STEPS, net.features, 0.3)
+    assert spikes_in(assert_equal(akida, net, raster, State.rest(net.neurons)))
 
 
 @installed

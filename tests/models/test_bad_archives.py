@@ -98,6 +98,11 @@ def conv(*numbers: int) -> dict[str, np.ndarray]:
 GOOD = conv(1, 1, 1, 1, 1, 0, 0)
 
 
+def twice(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With a second layer like the first."""
+    return {**arrays, **{f"1{name[1:]}": array for name, array in arrays.items() if name[0] == "0"}}
+
+
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
@@ -116,6 +121,13 @@ GOOD = conv(1, 1, 1, 1, 1, 0, 0)
         ({**GOOD, "layers": np.frombuffer(b'["one", "two"]', np.uint8)}, "it has no array '1.w_in'"),
         ({**GOOD, "layers": np.frombuffer(b'{"one": 1}', np.uint8)}, "its layers must be 1 to 256 names"),
         ({**GOOD, "layers": np.frombuffer(b"[1]", np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b"[]", np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b"[[]]", np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b"[[1]]", np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b'[[["one"]]]', np.uint8)}, "its layers must be 1 to 256 names"),
+        ({**GOOD, "layers": np.frombuffer(b'[[%s"x"]]' % (b'"x",' * 256), np.uint8)}, "its layers must be 1 to 256"),
+        ({**GOOD, "layers": np.frombuffer(b'[["one", "two"]]', np.uint8)}, "it has no array '1.w_in'"),
+        ({**twice(GOOD), "layers": np.frombuffer(b'[["one", "two"]]', np.uint8)}, "cannot stand beside another one"),
         ({**GOOD, "layers": np.frombuffer(b"[" * 9999, np.uint8)}, "nested too deeply"),
         ({**GOOD, "layers": np.frombuffer(b"\xff", np.uint8)}, "not an integer network"),
     ],

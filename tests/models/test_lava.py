@@ -15,6 +15,7 @@ from models import network
 from models.backends.lava import LavaBackend, home, python, unsupported
 from models.backends.reference import ReferenceBackend
 from models.base import BackendUnavailable, BadModel, State, Trace
+from models.contract_networks import beside_network
 from models.convolution import ConvShape
 from models.network import DECAY_ONE, STATE_MAX, Layer, Network
 from tests.conftest import eventually
@@ -275,12 +276,12 @@ from serve import _find_models
 _find_models()
 from models.lava_sidecar import chip, graph, layout, memory
 with open(sys.argv[2], "rb") as file:
-    layers = graph.read(file.read())
-raster, features, neurons = np.load(sys.argv[3]), graph.inputs_of(layers[0]), [graph.neurons_of(e) for e in layers]
-steps = len(raster)
+    stages = graph.read(file.read())
+raster, neurons = np.load(sys.argv[3]), [graph.neurons_of(layer) for stage in stages for layer in stage]
+steps, features = raster.shape
 shared = layout.views(memoryview(mmap.mmap(-1, layout.bytes_of(features, neurons, steps))), features, neurons, steps)
 with memory.contained():
-    network = chip.Chip(layers, shared, board=False)
+    network = chip.Chip(stages, shared, board=False)
 for _ in range(2):
     shared.raster[:] = raster
     network.run(steps)
@@ -290,11 +291,10 @@ os._exit(0)
 
 
 @installed
-@pytest.mark.parametrize("seed", [0, 4])
-def test_stepping_a_chip_is_right_in_the_simulation(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("net", [made(0), made(4), beside_network()], ids=["0", "4", "side by side"])
+def test_stepping_a_chip_is_right_in_the_simulation(tmp_path: Path, net: Network) -> None:
     """The same code but for the board's input adapter; twice, the second time from rest again."""
-    net = made(seed)
-    raster = random_raster(np.random.default_rng(seed), 25, net.features, 0.4)
+    raster = random_raster(np.random.default_rng(0), 25, net.features, 0.4)
     (tmp_path / "net.npz").write_bytes(network.save(net))
     np.save(tmp_path / "raster.npy", raster)
     files = [tmp_path / "net.npz", tmp_path / "raster.npy", tmp_path / "found.npz"]

@@ -1,62 +1,91 @@
-"""A layer of blocks is, in integers, the dense layer that it says it is."""
+"""Branches side by side are, in integers and in NIR, the layers that training had."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch (extra 'train') is not installed")
 
+from models import network, nir_graph  # noqa: E402
+from models.quantize import quantize  # noqa: E402
 from models.train import export, loop  # noqa: E402
-from models.train.fused import BlockLayer, ConvBlock, DenseBlock, FusedSnn, settle  # noqa: E402
+from models.train.conv import ConvSpec  # noqa: E402
+from models.train.fused import Branch, FusedSnn, settle  # noqa: E402
 from models.train.lif import LayerSpec  # noqa: E402
 
-NEURONS = LayerSpec(neurons=0, k_u=2000, k_v=3200, limit=1.0)
 READOUT = LayerSpec(neurons=3, k_u=2800, k_v=3800, limit=1.0)
+HEARING = (LayerSpec(7, 2000, 3200, 1.0), LayerSpec(5, 2100, 3100, 1.0, recurrent=True))
+SIGHT = (ConvSpec(3, 3, 2, 1, 1500, 3000, 1.0), ConvSpec(2, 2, 1, 0, 1400, 2900, 1.0))
 
 
-def network() -> FusedSnn:
-    loop.start(3)
-    layers = [
-        [DenseBlock(7), ConvBlock(channels=3, kernel=3, stride=2, padding=1)],
-        [DenseBlock(5, recurrent=True), ConvBlock(channels=2, kernel=2, stride=1, padding=0)],
-    ]
-    return FusedSnn([11, (2, 6, 6)], layers, NEURONS, READOUT, gain=1.0, dropout=0.0)
+def made(*branches: Branch) -> FusedSnn:
+    loop.start(2)
+    branches = branches or (Branch("hearing", 11, HEARING), Branch("sight", (2, 6, 6), SIGHT))
+    return FusedSnn(branches, READOUT, gain=1.0, dropout=0.0)
 
 
 def rasters(seed: int) -> loop.Rasters:
     return (np.random.default_rng(seed).random((9, 20, 11 + 72)) < 0.3).astype(np.uint8)
 
 
-def test_no_weight_joins_two_sensors_before_the_readout() -> None:
-    layer = network().hidden[1]
-    assert isinstance(layer, BlockLayer)
-    w_in, w_rec, _ = layer.integers()
-    assert w_in.shape == (5 + 2 * 2 * 2, 7 + 3 * 3 * 3)
-    assert not w_in[:5, 7:].any() and not w_in[5:, :7].any()
-    assert w_in[:5, :7].any() and w_in[5:, 7:].any()
-    assert w_rec is not None and w_rec[:5, :5].any()
-    assert not w_rec[5:].any() and not w_rec[:, 5:].any()
+def settled() -> FusedSnn:
+    net, x = made(), loop.to_steps(rasters(0))
+    settle(net, [x[:, :, :11], x[:, :, 11:]])
+    return net
+
+
+def test_the_layers_of_the_branches_stand_side_by_side() -> None:
+    net = export.integer_network(made())
+    assert [layer.name for layer in net.layers] == ["hearing0", "sight0", "hearing1", "sight1", "readout"]
+    assert net.stages == ((0, 1), (2, 3), (4,))
+    assert [layer.inputs for layer in net.layers] == [11, 72, 7, 27, 13]
+    assert [layer.conv is not None for layer in net.layers] == [False, True, False, True, False]
+    assert all(np.abs(layer.w_in).max() == 127 for layer in net.layers[:2]), "each has a grid of its own"
 
 
 def test_the_integer_network_decides_as_the_trained_one() -> None:
-    net = network()
-    settle(net, loop.to_steps(rasters(0)))
-    some = rasters(1)
+    net = settled()
+    some = np.concatenate([rasters(seed) for seed in range(1, 12)])
     said, _ = loop.predict_integer(export.integer_network(net), some)
     assert (said == loop.predict(net, some)).all()
     assert len(set(said.tolist())) > 1, "the same answer to everything would prove nothing"
 
 
-def test_settled_blocks_spike_neither_always_nor_never() -> None:
-    net = network()
+def test_a_sensor_that_is_missing_changes_nothing_of_the_other() -> None:
+    net = settled()
     x = loop.to_steps(rasters(2))
-    settle(net, x)
+    deaf = x.clone()
+    deaf[:, :, :11] = 0
     with torch.no_grad():
-        for layer in net.populations:
-            x = layer(x)
-            for part in x.split(layer.sizes, dim=2):
-                assert 0.05 < float(part.mean()) < 0.2
+        both, alone = net.spikes(x), net.spikes(deaf)
+    assert torch.equal(both[:, :, 5:], alone[:, :, 5:])
+    assert alone[:, :, 5:].any()
+    assert not alone[:, :, :5].any()
+    assert len(net.rates) == 2, "nothing is to be learned from the neurons of a sensor that is missing"
+
+
+def test_settled_branches_spike_neither_always_nor_never() -> None:
+    net = settled()
+    with torch.no_grad():
+        net.spikes(loop.to_steps(rasters(0)))
+    assert all(0.05 < float(rate) < 0.2 for rate in net.rates)
+
+
+def test_the_graph_has_the_integers_of_training(tmp_path: Path) -> None:
+    net = settled()
+    export.write_nir(net, tmp_path / "network.nir", dt_s=0.02)
+    again = quantize(nir_graph.read(tmp_path / "network.nir"))
+    assert network.save(again) == network.save(export.integer_network(net))
 
 
 def test_a_convolution_needs_rows_and_columns() -> None:
     with pytest.raises(ValueError, match="without rows and columns"):
-        FusedSnn([5, 7], [[DenseBlock(2), ConvBlock(2, 3, 1, 1)]], NEURONS, READOUT, gain=1.0, dropout=0.0)
+        made(Branch("hearing", 11, HEARING), Branch("sight", 7, SIGHT))
+
+
+def test_branches_have_names_in_order_and_one_length() -> None:
+    with pytest.raises(ValueError, match="not in the order of their names"):
+        made(Branch("sight", 11, HEARING), Branch("hearing", (2, 6, 6), SIGHT))
+    with pytest.raises(ValueError, match="have not as many layers"):
+        made(Branch("hearing", 11, HEARING[:1]), Branch("sight", (2, 6, 6), SIGHT))
