@@ -84,7 +84,7 @@ def beside_network() -> Network:
     rng = np.random.default_rng(6)
     image = ConvShape(IMAGE, (2, 2), (1, 1))
     layers = [
-        _plain("left", _weights(rng, 10, 8), 120, w_rec=_weights(rng, 10, 10)),
+        _plain("left", _weights(rng, 10, 8), 120, w_rec=rng.integers(-30, 31, (10, 10)).astype(np.int8)),
         _plain("image", _weights(rng, 3, IMAGE[0], 3, 3), 250, conv=image, beside=True),
     ]
     layers.append(_plain("right", _weights(rng, 7, 10), 120))

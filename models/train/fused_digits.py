@@ -58,7 +58,7 @@ VARIANTS = 6
 """Distorted copies of each spoken digit, beside the recording itself; shown ones are distorted anew in each epoch."""
 ALONE = 0.3
 """Modality dropout: this part of the items has no sound, and as many no events."""
-APART_STEPS = (-6, 10)
+APART_STEPS = (-8, 13)
 """How much later than the word the sight may begin."""
 INPUTS = ("audio", "events")
 UNPLUGGED: tuple[tuple[str, ...], ...] = ((), ("audio",), ("events",))
@@ -224,13 +224,13 @@ The two were paired by label, at random: nobody said what was shown. Changes: di
 """,
         how=f"""
 `python -m models.train.fused_digits --out DIR`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} pairs, distorted as for
-`spoken-digits` and `event-digits`. For {APART:.0%} of the epochs words and sights (two epochs of three) are trained by
-themselves;
+`spoken-digits` and `event-digits`. For {APART:.0%} of the epochs words and sights are trained by themselves, in turn;
 then together: in {ALONE:.0%} of the pairs the sound is missing, in {ALONE:.0%} the events (modality dropout), and in
 the others the sight begins up to {-APART_STEPS[0] * STEP_US // 1000} ms before the word and up to
-{APART_STEPS[1] * STEP_US // 1000} ms after it. Steps of {STEP_US // 1000} ms. Two layers of LIF neurons in which each
-sensor has its own (dense, the first one recurrent, for sound; convolutions for events), then one integrating readout;
-weights on the int8 grid (straight-through), reset to zero, no bias.
+{APART_STEPS[1] * STEP_US // 1000} ms after it. Steps of {STEP_US // 1000} ms. Each sensor has two layers of LIF neurons
+of its own, side by side with the other's: {HEARING[0].neurons} recurrent and {HEARING[1].neurons} other neurons for
+sound, the two convolutions of `event-digits` for events. One integrating readout hears both; weights on the int8 grid
+(straight-through), reset to zero, no bias.
 """,
         more=f"""
 That is on {counts[2]} pairs of test recordings, with both sensors. With one of them unplugged, int8:

@@ -1,6 +1,7 @@
 """Networks of all kinds at random, and recordings: every backend that is here gives the same numbers, cell by cell."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,45 +37,58 @@ def decays(draw: st.DrawFn, rng: np.random.Generator, n: int, most: int) -> np.n
     return np.full(n, value, np.int32)
 
 
+def some_layer(
+    draw: st.DrawFn, rng: np.random.Generator, name: str, image: tuple[int, int, int], last: bool
+) -> tuple[Layer, tuple[int, int, int]]:
+    """One layer behind ``image``, and what is to be seen behind it."""
+    bits = draw(st.sampled_from((127, 7, 128)))
+    conv = None
+    if draw(st.booleans()):
+        kernel = (draw(st.integers(1, 4)), image[0], draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+        stride, padding = (draw(st.tuples(st.integers(low, 2), st.integers(low, 2))) for low in (1, 0))
+        conv = ConvShape(image, stride, padding)
+        if min(conv.out_shape(kernel)) < 1:
+            conv = None
+    if conv is not None:
+        behind = conv.out_shape(kernel)
+        shape, n = kernel, int(np.prod(behind))
+    else:
+        n = draw(st.integers(1, 24))
+        shape, behind = (n, int(np.prod(image))), (1, 1, n)
+    recurrent = conv is None and not last and draw(st.booleans())
+    bias = draw(st.sampled_from((0, 1, 5000)))
+    made = Layer(
+        name=name,
+        w_in=rng.integers(-bits, min(bits, 127) + 1, shape).astype(np.int8),
+        w_rec=rng.integers(-bits, min(bits, 127) + 1, (n, n)).astype(np.int8) if recurrent else None,
+        k_u=decays(draw, rng, n, DECAY_ONE - 6),
+        k_v=decays(draw, rng, n, DECAY_ONE),
+        bias=rng.integers(-bias, bias + 1, n).astype(np.int32),
+        v_th=None if last else rng.integers(1, draw(st.sampled_from((50, 3000, 1 << 17))), n).astype(np.int32),
+        conv=conv,
+    )
+    return made, behind
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
+    """A chain, behind one to three shorter ones side by side."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    bits = draw(st.sampled_from((127, 7, 128)))
     layers: list[Layer] = []
-    image = (draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
-    inputs = int(np.prod(image))
+    images = [
+        (draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    if len(images) > 1:
+        for _ in range(draw(st.integers(1, 2))):
+            for side, image in enumerate(images):
+                layer, images[side] = some_layer(draw, rng, f"l{len(layers)}", image, last=False)
+                layers.append(replace(layer, beside=side > 0))
+    image = images[0] if len(images) == 1 else (1, 1, sum(int(np.prod(one)) for one in images))
     for i in range(draw(st.integers(1, 4))):
-        conv = None
-        if draw(st.booleans()):
-            kernel = (draw(st.integers(1, 4)), image[0], draw(st.integers(1, 3)), draw(st.integers(1, 3)))
-            stride, padding = (draw(st.tuples(st.integers(low, 2), st.integers(low, 2))) for low in (1, 0))
-            conv = ConvShape(image, stride, padding)
-            if min(conv.out_shape(kernel)) < 1:
-                conv = None
-        if conv is not None:
-            image = conv.out_shape(kernel)
-            shape, n = kernel, int(np.prod(image))
-        else:
-            n = draw(st.integers(1, 24))
-            shape, image = (n, inputs), (1, 1, n)
         last = draw(st.booleans()) if i == 3 else False
-        recurrent = conv is None and not last and draw(st.booleans())
-        bias = draw(st.sampled_from((0, 1, 5000)))
-        layers.append(
-            Layer(
-                name=f"l{i}",
-                w_in=rng.integers(-bits, min(bits, 127) + 1, shape).astype(np.int8),
-                w_rec=rng.integers(-bits, min(bits, 127) + 1, (n, n)).astype(np.int8) if recurrent else None,
-                k_u=decays(draw, rng, n, DECAY_ONE - 6),
-                k_v=decays(draw, rng, n, DECAY_ONE),
-                bias=rng.integers(-bias, bias + 1, n).astype(np.int32),
-                v_th=None if last else rng.integers(1, draw(st.sampled_from((50, 3000, 1 << 17))), n).astype(np.int32),
-                conv=conv,
-            )
-        )
-        inputs = n
-        if last:
-            break
+        layer, image = some_layer(draw, rng, f"l{len(layers)}", image, last)
+        layers.append(layer)
     try:
         return check(Network(tuple(layers)))
     except BadModel:  # a current that can leave 32 bits
