@@ -157,21 +157,25 @@ def check(network: Network) -> Network:
 
 
 def _check_stages(network: Network) -> None:
-    stages = [[network.layers[i] for i in stage] for stage in network.stages]
-    if network.layers[0].beside or len(stages[-1]) > 1:
-        raise BadModel(f"layer {stages[-1][-1].name!r}: the first and the last layer cannot stand beside another one")
-    given: list[int] = []
-    for stage in stages:
+    if network.layers[0].beside or network.layers[-1].beside:
+        raise BadModel(
+            f"layer {network.layers[-1].name!r}: the first and the last layer cannot stand beside another one"
+        )
+    before: list[Layer] = []
+    for indices in network.stages:
+        stage = [network.layers[i] for i in indices]
+        given = list(accumulate(layer.neurons for layer in before))
         ends = list(accumulate(layer.inputs for layer in stage))
         if ends[-1] > MAX_NEURONS:
             raise BadModel(f"layer {stage[-1].name!r}: its stage has {ends[-1]} inputs, expected {MAX_NEURONS} at most")
         for layer, end in zip(stage, ends, strict=True):
             if given and (end not in given or (layer is stage[-1] and end != given[-1])):
+                have = " + ".join(str(one.neurons) for one in before)
                 raise BadModel(
-                    f"layer {layer.name!r} takes {layer.inputs} inputs up to the {end}th, "
-                    f"but the neurons of the layers before it end at {', '.join(map(str, given))}"
+                    f"layer {layer.name!r} takes {layer.inputs} inputs, but before it are {have} neurons; "
+                    "all of a layer are heard by one layer"
                 )
-        given = list(accumulate(layer.neurons for layer in stage))
+        before = stage
 
 
 _ARRAYS = {"w_in": np.int8, "w_rec": np.int8, "k_u": np.int32, "k_v": np.int32, "bias": np.int32, "v_th": np.int32}
@@ -181,8 +185,8 @@ _OPTIONAL = ("w_rec", "v_th")
 def save(network: Network) -> bytes:
     """The network as the bytes of an ``.npz``: the layer names, in a list of their own where layers are side by side,
     and the arrays as ``<layer index>.<field>``."""
-    stages = [[network.layers[i].name for i in stage] for stage in network.stages]
-    names = [stage if len(stage) > 1 else stage[0] for stage in stages]
+    named = [[network.layers[i].name for i in stage] for stage in network.stages]
+    names = [stage if len(stage) > 1 else stage[0] for stage in named]
     arrays: dict[str, npt.NDArray[np.generic]] = {"layers": np.frombuffer(json.dumps(names).encode(), np.uint8)}
     for i, layer in enumerate(network.layers):
         for field in _ARRAYS:
@@ -209,10 +213,10 @@ def load(content: bytes, where: str) -> Network:
         raise BadModel(f"{where}: not an integer network ({error})") from error
 
 
-def _names(stages: Any) -> list[tuple[str, bool]]:
+def _names(document: Any) -> list[tuple[str, bool]]:
     """Of each layer, and whether it stands beside the one before. Raises ValueError."""
-    if isinstance(stages, list) and len(stages) <= MAX_LAYERS:
-        lists = [[stage] if isinstance(stage, str) else stage for stage in stages]
+    if isinstance(document, list):
+        lists = [[stage] if isinstance(stage, str) else stage for stage in document]
         if all(isinstance(one, list) and one and all(isinstance(name, str) for name in one) for one in lists):
             names = [(name, i > 0) for one in lists for i, name in enumerate(one)]
             if 0 < len(names) <= MAX_LAYERS:

@@ -155,10 +155,13 @@ def changed(at: int, **fields: Any) -> Network:
     [
         (changed(0, beside=True), "layer 'out': the first and the last layer cannot stand beside another one"),
         (changed(4, beside=True), "layer 'out': the first and the last layer cannot stand beside another one"),
-        (changed(2, w_in=np.ones((7, 9), np.int8)), "layer 'right' takes 9 inputs up to the 9th, .* end at 10, 70"),
-        (changed(2, w_in=np.ones((7, 70), np.int8)), "layer 'image again' takes 60 inputs up to the 130th"),
-        (changed(4, w_in=np.ones((3, 7), np.int8)), "layer 'out' takes 7 inputs up to the 7th, .* end at 7, 39"),
-        (changed(3, beside=False), "layer 'right' takes 10 inputs up to the 10th"),
+        (
+            changed(2, w_in=np.ones((7, 9), np.int8)),
+            r"layer 'right' takes 9 inputs, but before it are 10 \+ 60 neurons; all of a layer",
+        ),
+        (changed(2, w_in=np.ones((7, 70), np.int8)), "layer 'image again' takes 60 inputs, but before it"),
+        (changed(4, w_in=np.ones((3, 7), np.int8)), r"layer 'out' takes 7 inputs, but before it are 7 \+ 32 neurons"),
+        (changed(3, beside=False), r"layer 'right' takes 10 inputs, but before it are 10 \+ 60 neurons"),
         (changed(1, v_th=None), "layer 'image' is an integrator, which can only be the last layer"),
     ],
 )
