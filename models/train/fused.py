@@ -33,8 +33,11 @@ class FusedSnn(Snn):
     Input (T, B, features) float 0/1: those of each branch, in order; output (B, classes) logits.
     """
 
-    def __init__(self, branches: Sequence[Branch], out: LayerSpec, gain: float, dropout: float) -> None:
-        """Raises ValueError for branches of unequal length, or not in the order of their names, as NIR has them."""
+    def __init__(self, branches: Sequence[Branch], out: LayerSpec, steps: int, gain: float, dropout: float) -> None:
+        """``steps``: of a window; the readout goes on so long, with what ends sooner too.
+
+        Raises ValueError for branches of unequal length, or not in the order of their names, as NIR has them.
+        """
         made = [_layers(branch, gain) for branch in branches]
         names = [branch.name for branch in branches]
         if names != sorted(set(names)):
@@ -43,6 +46,7 @@ class FusedSnn(Snn):
             raise ValueError(f"the branches {names} have not as many layers as each other")
         super().__init__(sum(layers[-1].spec.neurons for layers in made), [], out, gain, dropout)
         self.branches = dict(zip(names, made, strict=True))
+        self.steps = steps
         self.sizes = [_size(branch.shape) for branch in branches]
         self.hidden = nn.ModuleList([layer for stage in zip(*made, strict=True) for layer in stage])
 
@@ -61,6 +65,7 @@ class FusedSnn(Snn):
             for layers, part in zip(self.branches.values(), x.split(self.sizes, dim=2), strict=True)
         ]
         x = torch.cat(heard, dim=2)
+        x = nn.functional.pad(x, (0, 0, 0, 0, 0, max(0, self.steps - len(x))))
         if self.training and self.dropout:
             x = x * (torch.rand_like(x[0]) > self.dropout) / (1 - self.dropout)
         return x

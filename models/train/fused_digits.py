@@ -49,7 +49,7 @@ READOUT = LayerSpec(neurons=10, k_u=2800, k_v=3800, limit=1.0)
 SEED = 1
 EPOCHS = 120
 APART = 0.9
-"""For this part of the epochs each sensor is trained by itself, in turn: quicker, and neither leans on the other."""
+"""For this part of the epochs each sensor is trained by itself: quicker, and neither leans on the other."""
 GLANCE = 16
 """Steps that are worked out for a sight by itself, which is over by then."""
 EPOCH_ITEMS = 1500
@@ -168,7 +168,7 @@ def _place(out: npt.NDArray[np.uint8], raster: loop.Rasters, late: int) -> None:
 def train(given: Bank, rng: np.random.Generator, *, epochs: int) -> FusedSnn:
     features = given.words.shape[2]
     branches = Branch("audio", features, HEARING), Branch("events", SIGHT_SHAPE, tuple(event_digits.CONVOLUTIONS))
-    net = FusedSnn(branches, READOUT, gain=1.0, dropout=0.2)
+    net = FusedSnn(branches, READOUT, STEPS, gain=1.0, dropout=0.2)
     some = given.words[:: max(1, len(given.words) // BATCH)], encode_sights(given.sights[:BATCH], None)[:, :GLANCE]
     settle(net, [loop.to_steps(one) for one in some])
     started = time.monotonic()
@@ -181,7 +181,7 @@ def train(given: Bank, rng: np.random.Generator, *, epochs: int) -> FusedSnn:
     def epoch_items(epoch: int) -> tuple[loop.Rasters, loop.Labels]:
         if epoch >= APART * epochs:
             return items(given, rng, EPOCH_ITEMS)
-        return (sights_alone if epoch % 2 else words_alone)(given, rng, EPOCH_ITEMS)
+        return (sights_alone if epoch % 3 else words_alone)(given, rng, EPOCH_ITEMS)
 
     loop.fit(
         net,
@@ -224,9 +224,10 @@ The two were paired by label, at random: nobody said what was shown. Changes: di
 """,
         how=f"""
 `python -m models.train.fused_digits --out DIR`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} pairs, distorted as for
-`spoken-digits` and `event-digits`. For {APART:.0%} of the epochs words and sights are trained by themselves, in turn;
-then together: in {ALONE:.0%} of the pairs the sound is missing, in {ALONE:.0%} the events (modality dropout), and in
-the others the sight begins up to {-APART_STEPS[0] * STEP_US // 1000} ms before the word and up to
+`spoken-digits` and `event-digits`. For {APART:.0%} of the epochs words and sights (two epochs of three) are
+trained by themselves; then together: in {ALONE:.0%} of the pairs the sound is missing, in {ALONE:.0%} the events
+(modality dropout), and in the others the sight begins
+up to {-APART_STEPS[0] * STEP_US // 1000} ms before the word and up to
 {APART_STEPS[1] * STEP_US // 1000} ms after it. Steps of {STEP_US // 1000} ms. Each sensor has two layers of LIF neurons
 of its own, side by side with the other's: {HEARING[0].neurons} recurrent and {HEARING[1].neurons} other neurons for
 sound, the two convolutions of `event-digits` for events. One integrating readout hears both; weights on the int8 grid

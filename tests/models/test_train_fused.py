@@ -22,7 +22,7 @@ SIGHT = (ConvSpec(3, 3, 2, 1, 1500, 3000, 1.0), ConvSpec(2, 2, 1, 0, 1400, 2900,
 def made(*branches: Branch) -> FusedSnn:
     loop.start(2)
     branches = branches or (Branch("hearing", 11, HEARING), Branch("sight", (2, 6, 6), SIGHT))
-    return FusedSnn(branches, READOUT, gain=1.0, dropout=0.0)
+    return FusedSnn(branches, READOUT, 20, gain=1.0, dropout=0.0)
 
 
 def rasters(seed: int) -> loop.Rasters:
@@ -63,6 +63,18 @@ def test_a_sensor_that_is_missing_changes_nothing_of_the_other() -> None:
     assert alone[:, :, 5:].any()
     assert not alone[:, :, :5].any()
     assert len(net.rates) == 2, "nothing is to be learned from the neurons of a sensor that is missing"
+
+
+def test_what_is_over_sooner_is_read_out_like_what_is_followed_by_silence() -> None:
+    net, x = settled(), loop.to_steps(rasters(3))
+    x[12:] = 0
+    with torch.no_grad():
+        short, whole = net.spikes(x[:12]), net.spikes(x)
+        assert torch.equal(short[:12], whole[:12])
+        whole[12:] = 0
+        assert torch.equal(short, whole)
+        assert torch.equal(net.out(short), net.out(whole))
+    assert short.any()
 
 
 def test_settled_branches_spike_neither_always_nor_never() -> None:
