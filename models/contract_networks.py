@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drivers.extras import how_to_install
 from models import bundle
 from models.base import ModelError, Raster
 from models.convolution import ConvShape
@@ -185,7 +186,7 @@ def write_bundle(path: Path, network: Network, **changes: object) -> bundle.Bund
         from models.build import golden
         from models.compile.artefacts import artefacts
     except ImportError as error:
-        raise ModelError(f"making bundles needs more packages: pip install 'axond[build]' ({error})") from error
+        raise ModelError(f"making bundles needs more packages: {how_to_install('build')} ({error})") from error
     files = {
         "network.nir": b"not read by these trials",
         "CARD.md": b"# made\n",

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from drivers.extras import how_to_install
 from models.base import BadModel
 from models.nir_nodes import LINEAR, NEURONS
 
@@ -30,7 +31,7 @@ def read_graph(path: Path) -> Any:
         import h5py
         import nir
     except ImportError as error:
-        raise BadModel(f"reading {path} needs the nir package: pip install 'axond[build]'") from error
+        raise BadModel(f"reading {path} needs the nir package: {how_to_install('build')}") from error
     content = _content(path)
     try:
         with h5py.File(io.BytesIO(content), "r") as file:

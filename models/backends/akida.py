@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models.backends.reference import Int64s, Population, run_populations
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
-from models.compile.akida import NOT_INSTALLED, Product, mapped, products, sdk, unsupported
+from models.compile.akida import Product, mapped, not_installed, products, sdk, unsupported
 from models.network import WEIGHT_SHIFT, Layer, Network
 from models.stages import Wire
 
@@ -54,7 +54,7 @@ class AkidaBackend(Backend):
         try:
             runtime = f"akida {version('akida')}"
         except PackageNotFoundError:
-            return Survey(missing=NOT_INSTALLED)
+            return Survey(missing=not_installed())
         # The name of the device that BrainChip's PCIe driver makes (akida_dw_edma).
         return Survey(runtime, tuple(f"Akida on PCIe ({path})" for path in sorted(Path("/dev").glob("akida[0-9]*"))))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drivers.extras import how_to_install
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.compile.onnx_check import check
@@ -20,7 +21,6 @@ from models.network import Network
 _TYPES = {"tensor(uint8)": np.dtype(np.uint8), "tensor(int64)": np.dtype(np.int64)}
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 """Who has the module; the builds for Jetson are of the second."""
-NOT_INSTALLED = "onnxruntime is not installed: pip install 'axond[onnx]'"
 
 STEP, WINDOW = "model.onnx", "model.window.onnx"
 _KINDS = {"u": np.int64, "v": np.int64, "s": np.uint8}
@@ -28,6 +28,11 @@ _KINDS = {"u": np.int64, "v": np.int64, "s": np.uint8}
 Arrays = dict[str, npt.NDArray[Any]]
 Interface = dict[str, tuple[tuple[int | str, ...], Any]]
 """Name -> shape and type of each input and output."""
+
+
+def not_installed() -> str:
+    """Why there is no runtime."""
+    return f"onnxruntime is not installed: {how_to_install('onnx')}"
 
 
 class OnnxBackend(Backend):
@@ -40,7 +45,7 @@ class OnnxBackend(Backend):
     @classmethod
     def survey(cls) -> Survey:
         if find_spec("onnxruntime") is None:
-            return Survey(missing=NOT_INSTALLED)
+            return Survey(missing=not_installed())
         return Survey(f"onnxruntime {_version()}")
 
     def load(self, bundle: Bundle) -> IoSpec:
@@ -63,7 +68,7 @@ class OnnxBackend(Backend):
         try:
             onnxruntime = import_runtime()
         except ImportError as error:
-            raise BackendUnavailable(NOT_INSTALLED) from error
+            raise BackendUnavailable(not_installed()) from error
         check(model, f"{where}: {name}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

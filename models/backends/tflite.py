@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drivers.extras import how_to_install
 from models.base import Backend, BackendUnavailable, BadModel, IoSpec, Outputs, Raster, State, Survey, Trace
 from models.bundle import Bundle
 from models.compile.tflite_check import check
@@ -16,7 +17,6 @@ from models.network import Network
 
 _RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
 """Module and distribution, the better first."""
-_INSTALL = "pip install 'axond[tflite]'"
 
 Packed = npt.NDArray[np.int32]
 """(1, 3 * neurons) as ``tflite_layout`` says, or parts of it."""
@@ -50,7 +50,9 @@ class TfliteBackend(Backend):
         try:
             runtime = importlib.import_module(f"{module}.interpreter")
         except ImportError as error:
-            raise BackendUnavailable(f"{distribution} cannot be imported ({error}); {_INSTALL}") from error
+            raise BackendUnavailable(
+                f"{distribution} cannot be imported ({error}); {how_to_install('tflite')}"
+            ) from error
         check(model, network, where)
         try:
             interpreter = runtime.Interpreter(model_content=model, num_threads=1)
@@ -135,7 +137,7 @@ def _runtime() -> tuple[str, str]:
                 f"tflite-runtime works with numpy 1 only, here is numpy {np.__version__}: pip install ai-edge-litert"
             )
         return module, distribution
-    raise BackendUnavailable(f"neither ai-edge-litert nor tflite-runtime is installed: {_INSTALL}")
+    raise BackendUnavailable(f"neither ai-edge-litert nor tflite-runtime is installed: {how_to_install('tflite')}")
 
 
 def _version(distribution: str) -> str:

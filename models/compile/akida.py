@@ -23,13 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from drivers.extras import how_to_install
 from models.base import BackendUnavailable
 from models.convolution import ConvShape, matrix
 from models.network import Layer, Network
 
-NOT_INSTALLED = (
-    "akida is not installed: pip install 'axond[akida]' (Python 3.10 to 3.12; proprietary, read its licence first)"
-)
 SQUARE_MAX = 7
 MATRIX_MAX_BYTES = 1 << 26
 """A kernel that is too large for the chip becomes a matrix of at most so many weights."""
@@ -41,12 +39,21 @@ Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
 
 
+def not_installed() -> str:
+    """Why there is no SDK."""
+    return (
+        f"akida is not installed: {how_to_install('akida')} (Python 3.10 to 3.12; proprietary, read its licence first)"
+    )
+
+
 def sdk() -> Any:
     """The module ``akida``. Raises BackendUnavailable where it is not installed, or does not load."""
     try:
         import akida
     except ImportError as error:
-        raise BackendUnavailable(NOT_INSTALLED if error.name == "akida" else f"akida does not load: {error}") from error
+        raise BackendUnavailable(
+            not_installed() if error.name == "akida" else f"akida does not load: {error}"
+        ) from error
     return akida
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from drivers.extras import how_to_install
 from models.base import BadModel
 from models.locate.geometry import Bools, Floats, Geometry
 
@@ -132,6 +133,6 @@ def _scipy_least_squares() -> Callable[..., Any]:
     try:
         from scipy.optimize import least_squares
     except ImportError as error:
-        raise BadModel("localisation needs scipy, which is not installed: pip install 'axond[locate]'") from error
+        raise BadModel(f"localisation needs scipy, which is not installed: {how_to_install('locate')}") from error
     found: Callable[..., Any] = least_squares
     return found

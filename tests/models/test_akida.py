@@ -14,7 +14,7 @@ import pytest
 from models import network
 from models.backends.akida import AkidaBackend
 from models.base import BackendUnavailable, BadModel, State
-from models.compile.akida import NOT_INSTALLED, VIRTUAL_DEVICES, digits, fits, unsupported
+from models.compile.akida import VIRTUAL_DEVICES, digits, fits, not_installed, unsupported
 from models.contract_networks import beside_network
 from models.convolution import ConvShape
 from models.isolate import Isolated
@@ -26,7 +26,7 @@ from tests.models.networks import random_network, random_raster, write_bundle
 NETWORKS = 50
 STEPS = 25
 
-installed = pytest.mark.skipif(importlib.util.find_spec("akida") is None, reason=NOT_INSTALLED)
+installed = pytest.mark.skipif(importlib.util.find_spec("akida") is None, reason=not_installed())
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ TREE = Path(__file__).parents[2]
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
 LAUNCH = "import sys; from agent.__main__ import main; sys.exit(main())"
 NOT_FOR_DEVICES = {"train", "dev"}
-ROOMS = ("agent", "drivers", "hil")
+ROOMS = ("agent", "drivers", "hil", "models")
 
 
 def wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
