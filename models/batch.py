@@ -1,6 +1,7 @@
 """The arithmetic of the reference backend for many rasters at once, and how far the state of each layer can go."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,9 +79,9 @@ def run(network: Network, rasters: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[n
     seen = [(0, 0)] * len(network.layers)
     at = 0
     for part in parts(network.neurons, rasters):
-        outputs: list[npt.NDArray[np.int32]] = []
+        outputs: list[npt.NDArray[Any]] = []
         for i, (layer, wire) in enumerate(zip(network.layers, network.wires, strict=True)):
-            result = run_layer(layer, wire.of(part, outputs))
+            result = run_layer(layer, wire.take(part, outputs))
             seen[i] = max(seen[i][0], result.u_seen), max(seen[i][1], result.v_seen)
             outputs.append(result.out)
         potentials[at : at + len(part)] = outputs[-1].sum(axis=1, dtype=np.int64)

@@ -69,7 +69,9 @@ def build(source: Path, out: Path, granularity: Granularity = "layer", bits: Bit
     """
     recipe = _recipe(source / "recipe.json")
     graph, card = source / "network.nir", source / "CARD.md"
-    quantized = calibrate(nir_graph.read(graph), granularity, bits)
+    floats = nir_graph.read(graph)
+    _check_inputs(floats, recipe, graph)
+    quantized = calibrate(floats, granularity, bits)
     try:
         extra = {}
         if (source / statistics.FILE).exists():
@@ -96,6 +98,7 @@ def build_graph(
     ``card`` the bundle's card says what was measured here. Raises BadModel.
     """
     floats = nir_graph.read(graph, dt_s)
+    _check_inputs(floats, recipe, graph)
     judged = None if samples is None else (samples.judged, float_decisions(floats, samples.judged))
     results = tuple(_result(floats, one, samples, judged) for one in (CHOICES if samples else (choice,)))
     chosen = next(result for result in results if (result.bits, result.granularity) == choice)
@@ -110,6 +113,18 @@ def build_graph(
     text = card or _card(manifest, chosen, right, 0 if samples is None else len(samples.truth)).encode()
     content = with_dt(graph, floats.dt_s)
     return Built(assemble(out, manifest, content, text, made), chosen, results, right, reach)
+
+
+def _check_inputs(floats: FloatNetwork, recipe: Mapping[str, Any], graph: Path) -> None:
+    """BadModel where sensors would come to each other's layers; the rest of the recipe is judged with the manifest."""
+    parts = recipe.get("inputs")
+    if len(floats.inputs) > 1 and isinstance(parts, list):
+        names = tuple(part.get("name") for part in parts if isinstance(part, dict))
+        if names != floats.inputs:
+            raise BadModel(
+                f"{graph}: its Inputs are {', '.join(floats.inputs)} in the order of their names, the recipe's inputs "
+                f"are {', '.join(map(str, names))}; name both alike and put the recipe's in that order"
+            )
 
 
 def size(graph: Path, dt_s: float | None) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Choose what quantisation leaves open by what the network does on real rasters, and tell what each choice costs."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,12 +56,12 @@ def calibrate(network: FloatNetwork, granularity: Granularity, bits: Bits, raste
         first = [_candidate(layer, (granularity, bits), 1.0, None, None) for layer in network.layers]
         return _quantized(first, granularity, bits, 0.0)
     some = spread(network, rasters)
-    outputs: list[npt.NDArray[np.int32]] = []
+    outputs: list[npt.NDArray[Any]] = []
     trace = float_network.run(network, some)
     chosen: list[_Candidate] = []
     differ = cells = 0
     for i, (layer, wire) in enumerate(zip(network.layers, wires(network.layers), strict=True)):
-        x = wire.of(some, outputs)
+        x = wire.take(some, outputs)
         wanted = trace.v_last if layer.threshold is None else trace.spikes[i].astype(np.float64)
         found: list[_Candidate] = []
         for clip in CLIPS:

@@ -54,6 +54,8 @@ class FloatNetwork:
 
     layers: tuple[FloatLayer, ...]
     dt_s: float
+    inputs: tuple[str, ...] = ()
+    """Names of the graph's Inputs, in the order of their features."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ DECAY_ONE = 1 << DECAY_BITS
 STATE_MAX = (1 << 23) - 1
 THRESHOLD_MAX = (1 << 17) - 1
 MAX_LAYERS = 256
+MAX_NAMES_BYTES = 1 << 16
 MAX_NEURONS = 1 << 22
 """Of a layer, and of its inputs: two for each pixel of the largest event camera there is."""
 
@@ -202,7 +202,7 @@ def load(content: bytes, where: str) -> Network:
     """Read what ``save`` gave. ``where`` names it in errors. Raises BadModel."""
     arrays = read_npz(content, where)
     try:
-        names = _names(parse_json(arrays.pop("layers").tobytes()))
+        names = _names(arrays.pop("layers").tobytes())
         layers = tuple(_take_layer(arrays, i, name, beside) for i, (name, beside) in enumerate(names))
         if arrays:
             raise ValueError(f"it has an array {min(arrays)!r} of no layer")
@@ -213,8 +213,9 @@ def load(content: bytes, where: str) -> Network:
         raise BadModel(f"{where}: not an integer network ({error})") from error
 
 
-def _names(document: Any) -> list[tuple[str, bool]]:
+def _names(text: bytes) -> list[tuple[str, bool]]:
     """Of each layer, and whether it stands beside the one before. Raises ValueError."""
+    document = parse_json(text) if len(text) <= MAX_NAMES_BYTES else None
     if isinstance(document, list):
         lists = [[stage] if isinstance(stage, str) else stage for stage in document]
         if all(isinstance(one, list) and one and all(isinstance(name, str) for name in one) for one in lists):

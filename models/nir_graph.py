@@ -72,7 +72,7 @@ def convert(graph: Any, dt_s: float, where: str) -> FloatNetwork:
         raise BadModel(f"{where}: node {loose[0]!r} leads to no neurons; end the graph with LI or CubaLI")
     if len(at) > 1 or wiring.sources[ends["Output"][0]] != [at[0][0]]:
         raise BadModel(f"{where}: expected one Output node, behind the last population {at[-1][0]!r}")
-    return FloatNetwork(tuple(layers), dt_s)
+    return FloatNetwork(tuple(layers), dt_s, tuple(sorted(ends["Input"])))
 
 
 def _stage(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Stages = tuple[tuple[int, ...], ...]
+NOTHING: npt.NDArray[Any] = np.zeros(0, np.int32)
 
 
 class Placed(Protocol):
@@ -39,6 +40,13 @@ class Wire:
             return raster[..., self.cells]
         heard = [outputs[j] for j in self.sources]
         return heard[0] if len(heard) == 1 else np.concatenate(heard, axis=-1)
+
+    def take(self, raster: npt.NDArray[Any], outputs: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The same, and lets go of those outputs: no other layer hears them."""
+        inputs = self.of(raster, outputs)
+        for j in self.sources:
+            outputs[j] = NOTHING
+        return inputs
 
 
 def stages(layers: Sequence[Placed]) -> Stages:

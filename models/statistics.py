@@ -6,6 +6,7 @@ last layer, its spikes weighted by what a spike at that step still adds to the s
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -159,10 +160,11 @@ def look_inside(network: Network, rasters: Rasters) -> Inside:
 def _through(network: Network, rasters: Rasters) -> tuple[npt.NDArray[np.generic], Inside]:
     """What the last layer gets, and its summary."""
     count, steps, _ = rasters.shape
-    outputs: list[npt.NDArray[np.int32]] = []
+    outputs: list[npt.NDArray[Any]] = []
+    spikes = np.zeros(count, np.int64)
     for layer, wire in zip(network.layers[:-1], network.wires, strict=False):
-        outputs.append(batch.run_layer(layer, wire.of(rasters, outputs)).out)
-    spikes = sum((out.sum(axis=(1, 2), dtype=np.int64) for out in outputs), np.zeros(count, np.int64))
+        outputs.append(batch.run_layer(layer, wire.take(rasters, outputs)).out)
+        spikes += outputs[-1].sum(axis=(1, 2), dtype=np.int64)
     x = network.wires[-1].of(rasters, outputs)
     weights = response(steps, network.layers[-1])
     phi = np.matmul((weights / weights.sum()).astype(np.float32), x.astype(np.float32))

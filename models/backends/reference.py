@@ -84,7 +84,7 @@ def run_populations(
     """All of them through ``raster`` (steps, features): the output of the last. Writes ``state``."""
     outputs: list[npt.NDArray[Any]] = []
     for i, (population, wire) in enumerate(zip(populations, wires, strict=True)):
-        outputs.append(population.run(wire.of(raster, outputs), state, i, trace))
+        outputs.append(population.run(wire.take(raster, outputs), state, i, trace))
     return outputs[-1]
 
 

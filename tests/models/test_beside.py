@@ -1,6 +1,7 @@
 """Layers side by side are, in every number, one layer that has their synapses as blocks and nothing between them."""
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from models.backends.onnx import OnnxBackend
 from models.backends.reference import ReferenceBackend
 from models.backends.tflite import TfliteBackend
 from models.base import Backend, BadModel, State, Trace
+from models.build import build_graph
 from models.calibrate import calibrate
 from models.compile.artefacts import artefacts
 from models.contract_networks import beside_network, convolution_network, plain_network
@@ -24,6 +26,7 @@ from models.network import DECAY_ONE, THRESHOLD_SHIFT, WEIGHT_SHIFT, Layer, Netw
 from models.stages import Wire
 from tests.models.networks import random_raster
 
+ZOO = Path(__file__).parents[2] / "models" / "zoo"
 STEPS = 50
 DT_S = 0.01
 
@@ -309,3 +312,17 @@ def test_a_convolution_may_hear_two_layers() -> None:
         outputs, found = ran(opened(net, files), net, raster)
         assert np.array_equal(outputs, expected)
         assert all(np.array_equal(a, b) for a, b in zip(found, spikes, strict=True))
+
+
+def test_inputs_in_another_order_than_the_graphs_are_refused(tmp_path: Path) -> None:
+    graph = ZOO / "fused-digits" / "network.nir"
+    recipe = {"inputs": [{"name": "events"}, {"name": "audio"}]}
+    with pytest.raises(BadModel, match=r"Inputs are audio, events .* the recipe's inputs are events, audio"):
+        build_graph(graph, tmp_path / "m", recipe)
+
+
+def test_a_long_list_of_names_is_refused_unread() -> None:
+    names = json.dumps([["x"] * 30_000]).encode()
+    content = network.write_npz({"layers": np.frombuffer(names, np.uint8)})
+    with pytest.raises(BadModel, match="its layers must be 1 to 256 names"):
+        network.load(content, "network.npz")
