@@ -98,7 +98,7 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-train-all: $(MODELS:%=train-%) ## train all shipped models anew (PyTorch, an hour on one core)
+train-all: $(MODELS:%=train-%) ## train all shipped models anew (PyTorch, two hours on one core)
 
 $(MODELS:%=train-%): train-%: $(STAMP)
 	@packaging/system-packages train
