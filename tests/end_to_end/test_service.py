@@ -21,6 +21,7 @@ from agent import log
 from agent.supervisor import BEAT_FRESH_S
 from hil.guest.device import PACKAGE_VARIABLE, Device, device, installable
 from hil.guest.root import GuestError, cached_root
+from models.backends import lava
 from tests.end_to_end.rig import make_models, wait_for
 
 FULL = os.environ.get("AXOND_SERVICE") == "full"
@@ -42,6 +43,20 @@ model = "made-motion"
 host = "127.0.0.1"
 username = "guest"
 password_file = "%d/axond_mqtt"
+[http]
+listen = []
+"""
+
+LAVA_CONFIG = """
+[device]
+id = "guest"
+[sensors.imu0]
+driver = "synthetic"
+signal = "motion"
+[pipelines.motion]
+sensors = ["imu0"]
+model = "activity"
+backend = ["lava"]
 [http]
 listen = []
 """
@@ -136,6 +151,20 @@ def balanced(installed: Device) -> None:
     for key, counts in installed.status()["ledger"].items():
         assert counts["balanced"], (key, counts)
         assert counts["evicted"] == counts["refused"] == 0
+
+
+def put_lava(installed: Device) -> None:
+    """This machine's environment with Lava, and its Python: outside the home folders, which the sandbox hides."""
+    python = lava.python(lava.home()).resolve()
+    base, moved = python.parents[1], Path("/opt", python.name)
+    for path in (python, base / "lib" / python.name, *base.glob(f"lib/lib{python.name}.so.*")):
+        installed.guest.copy(path, str(moved / path.relative_to(base)))
+    installed.guest.copy(lava.home(), str(lava.SYSTEM_HOME))
+    installed.guest.run("ln", "-sfn", str(moved / "bin" / python.name), str(lava.python(lava.SYSTEM_HOME)))
+    settings = f"home = {moved}/bin\ninclude-system-site-packages = false\n"
+    installed.guest.write(str(lava.SYSTEM_HOME / "pyvenv.cfg"), settings)
+    installed.guest.write("/etc/ld.so.conf.d/python.conf", f"{moved}/lib\n")
+    installed.guest.run("ldconfig")
 
 
 def hangs(installed: Device, worker: str) -> bool:
@@ -264,6 +293,23 @@ def test_every_backend_computes_the_same_inside_the_sandbox(installed: Device, m
     verdicts = dict(line.strip().split(": ", 1) for line in said.splitlines() if line.startswith("  "))
     assert {verdicts[backend] for backend in ("onnx", "tflite", "reference")} == {"identical"}
     assert all(verdict == "identical" or verdict.startswith("not here") for verdict in verdicts.values()), said
+
+
+@pytest.mark.skipif(not FULL, reason="copies half a gigabyte: make service")
+def test_lava_decides_inside_the_sandbox(installed: Device) -> None:
+    if not lava.is_there(lava.home()):
+        pytest.skip(f"no Lava for the guest ({lava.home()} is not there): axond lava install, or AXOND_LAVA")
+    put_lava(installed)
+    installed.configure(LAVA_CONFIG)
+    installed.guest.run("systemctl", "start", "axond")
+    wait_for("Lava decides", lambda: results(installed) >= 3, PATIENCE_S)
+    now = installed.status()
+    assert (now["pipelines"]["motion"]["backend"], now["pipelines"]["motion"]["incidents"]) == ("lava", 0)
+    assert now["health"]["state"] == "ok"
+    installed.guest.run("systemctl", "stop", "axond")
+    rows = json.loads(installed.in_sandbox("/usr/bin/axond", "accelerators", "--json", timeout_s=120))
+    (row,) = [row for row in rows if row["backend"] == "lava"]
+    assert row["usable"] and row["reason"].startswith("answers the golden vectors"), row
 
 
 @pytest.mark.skipif(not FULL, reason="takes a minute: make service")

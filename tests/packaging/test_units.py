@@ -63,6 +63,7 @@ def test_a_line_that_systemd_does_not_know_would_be_found(tmp_path: Path) -> Non
 def test_the_agents_unit_agrees_with_the_agent() -> None:
     unit = settings("axond.service")
     assert unit["RestartPreventExitStatus"] == [str(EXIT_CONFIG)]
+    assert unit["KillMode"] == ["mixed"]
     assert float(unit["WatchdogSec"][0]) > supervisor.BEAT_FRESH_S
     stop_s = app.STOP_CAPTURE_S + app.STOP_PIPELINES_S + app.DRAIN_S
     stop_s += app.STOP_UPLINK_S + app.STOP_OUTBOX_S + app.STOP_STATUS_S
