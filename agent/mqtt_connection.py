@@ -85,7 +85,7 @@ class Connection:
         self._waiting: dict[int, int] = {}
         self._early: dict[int, tuple[int, str]] = {}
         self._gathered: list[Event] = []
-        """Touched by paho's thread only; posted when that is about to sleep, so that who wakes finds no rival."""
+        """Posted when paho's thread is about to sleep, so that who wakes finds no rival; never before ``Connected``."""
         self._closed = False
         self._over = False
         self._answered = Flag()
@@ -199,6 +199,7 @@ class Connection:
                             self.client.few = min(FEW, self._receive_max - 1)
                         name = f"{self.broker.host}:{self.broker.port}"
                         self._post(Connected(self._receive_max, name, "5" if self.mqtt5 else "3.1.1"))
+                        self._post_gathered()
         except (OSError, ValueError, RuntimeError) as error:
             self._end(unreachable(self.broker, error))
 
@@ -279,7 +280,7 @@ class Connection:
             if seq is None:
                 self._early[mid] = answer
         if seq is not None and seq != _BIRTH_SEQ:
-            self._gathered.append(Acked(seq, *answer))
+            self._gather(Acked(seq, *answer))
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         try:
@@ -292,9 +293,18 @@ class Connection:
             return
         pairs = getattr(message.properties, "UserProperty", ())
         received = Received(topic, bytes(message.payload), message.retain, message.mid, message.qos, dict(pairs))
-        self._gathered.append(received)
+        self._gather(received)
+
+    def _gather(self, event: Event) -> None:
+        with self._lock:
+            self._gathered.append(event)
 
     def _hand_over(self) -> None:
+        with self._lock:
+            if self._connected_s:
+                self._post_gathered()
+
+    def _post_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
         for event in gathered:
             self._post(event)

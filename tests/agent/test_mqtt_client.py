@@ -18,6 +18,7 @@ from agent.mqtt import Broker, PahoLink
 from agent.mqtt_client import MODERATE_S
 from agent.mqtt_connection import FEW
 from agent.uplink_flight import GATHERED_S, SLOW_S
+from tests.brokers import Mosquitto
 
 CONTENT_TYPE = b"\x03\x00\x10application/json"
 USER = b"\x26\x00\x04boot\x00\x02b1"
@@ -203,3 +204,20 @@ def test_a_packet_of_no_type_ends_the_connection(listen: Callable[..., Any]) -> 
 def test_answers_that_are_gathered_do_not_look_like_a_slow_hub() -> None:
     """Else a backlog goes at one batch per answer, for ever."""
     assert PATIENCE_S + MODERATE_S < GATHERED_S < SLOW_S
+
+
+def test_what_is_retained_comes_after_the_connection(make_broker: Callable[..., Mosquitto]) -> None:
+    """The broker sends it together with the answer to the subscription."""
+    broker = make_broker()
+    at = Broker(broker.host, broker.port)
+    with ExitStack() as stack:
+        teller, told = PahoLink(at, "d2"), SimpleQueue[Event]()
+        stack.callback(teller.stop)
+        teller.start(told, Birth(messages=(Message("t/kept", b"x", retain=True),)), None)
+        assert isinstance(told.get(timeout=20), Connected)
+        for number in range(20):
+            link, events = PahoLink(at, f"d1-{number}"), SimpleQueue[Event]()
+            stack.callback(link.stop)
+            link.start(events, Birth(("t/+",)), None)
+            assert isinstance(events.get(timeout=20), Connected)
+            assert isinstance(events.get(timeout=20), Received)
