@@ -110,7 +110,10 @@ class LavaBackend(Backend):
         if found is None:
             return Survey(missing=f"{place} lacks lava-nc: axond lava install")
         board = (packages / LOIHI_EXTENSION).exists()
-        return Survey(f"Lava {found.name.removesuffix('.dist-info').split('-')[1]}", ("Loihi 2 extension (lava-loihi)",) if board else ())
+        return Survey(
+            f"Lava {found.name.removesuffix('.dist-info').split('-')[1]}",
+            ("Loihi 2 extension (lava-loihi)",) if board else (),
+        )
 
     @classmethod
     def unsupported(cls, network: Network) -> str | None:
