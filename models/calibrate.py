@@ -52,6 +52,9 @@ def calibrate(network: FloatNetwork, granularity: Granularity, bits: Bits, raste
     ``rasters`` are (batch, steps, features); without them every layer keeps its largest weight. An integrator takes the
     clip with the smallest error of its potential. Raises BadModel.
     """
+    for layer in network.layers[:-1]:
+        if layer.threshold is None:
+            raise BadModel(f"layer {layer.name!r} is an integrator, which can only be the last layer")
     if rasters is None:
         first = [_candidate(layer, (granularity, bits), 1.0, None, None) for layer in network.layers]
         return _quantized(first, granularity, bits, 0.0)

@@ -1,5 +1,6 @@
 """Quantisation: the batch arithmetic, the choice of scales, and what they lose, on made and on reference networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nir
@@ -135,6 +136,15 @@ def test_a_neuron_without_weights_is_silent_and_a_layer_without_is_refused() -> 
     graph.nodes["fc2"].weight[:] = 0
     with pytest.raises(BadModel, match="layer 'out': all weights are zero"):
         quantize(nir_graph.convert(graph, 0.01, "made"))
+
+
+def test_an_integrator_before_the_last_layer_is_refused_with_and_without_rasters() -> None:
+    network = made()
+    first = replace(network.layers[0], threshold=None)
+    broken = replace(network, layers=(first, *network.layers[1:]))
+    for given in (None, rasters(1, 4)):
+        with pytest.raises(BadModel, match="is an integrator, which can only be the last layer"):
+            calibrate(broken, "layer", 8, given)
 
 
 def test_temperature_fits_the_scores_to_how_often_they_are_right() -> None:
