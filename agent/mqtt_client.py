@@ -30,6 +30,7 @@ GATHER_BYTES = 65536
 _MALFORMED = (MQTTException, IndexError, KeyError, ValueError, struct.error)
 """What paho's reading of properties raises."""
 MODERATE_S = 0.1
+"""Answers to a few messages wait so long at most to be heard together: each would wake the thread."""
 AT_ONCE = 64
 """Packets that are read before anything else is looked after."""
 
@@ -285,10 +286,10 @@ def _puback(code: int) -> tuple[ReasonCode, Properties] | None:
 
 @lru_cache(256)
 def _properties(packed: bytes) -> Properties:
-    """Of a message, with their length. Raises MalformedPacket."""
+    """Of a message, with their length. Raises what ``_MALFORMED`` lists."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
     if packed:
-        properties.unpack(packed)  # type: ignore[no-untyped-call]
+        properties.unpack(packed)  # type: ignore[no-untyped-call]  # paho has no types here
     return properties
 
 

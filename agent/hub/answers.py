@@ -66,12 +66,14 @@ class Answers:
             self._flush()
 
     def due_s(self) -> float:
-        """Seconds until ``hurry`` has something to do; infinite if it has not."""
+        """Seconds until ``hurry`` has something to do; infinite if it has not, or no connection stands."""
+        if not self._widened:
+            return math.inf
         return next((due_s - time.monotonic() for _, due_s, _ in self._patient.values()), math.inf)
 
     def hurry(self, *, all_of_them: bool = False) -> None:
         """Sends what has been patient long enough, or all; nothing while the broker has not said how much it takes."""
-        while self._widened and self._patient and (all_of_them or self.due_s() <= 0):
+        while self._patient and self._widened and (all_of_them or self.due_s() <= 0):
             what = next(iter(self._patient))
             self._waiting[what], *_ = self._patient.pop(what)
             self._flush()

@@ -89,7 +89,7 @@ def _publishing(place: Site, seconds: float) -> dict[str, Any]:
         ours, raw = [], []
         for _ in range(ROUNDS):
             with Publisher(place.port, SENDER) as publisher:
-                ours.append(publisher.flood(lambda i, m=messages: m[i % len(m)], seconds / ROUNDS))  # type: ignore[misc]
+                ours.append(publisher.flood(lambda i, m=messages: m[i % len(m)], seconds / ROUNDS))  # type: ignore[misc]  # mypy cannot tell m
             if program is not None:
                 raw.append(c_rate(program, place.port, messages[0].topic, messages[0].payload, seconds / ROUNDS))
         rate = float(np.median(ours))

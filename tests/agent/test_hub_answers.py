@@ -228,6 +228,7 @@ def test_what_waits_outlives_its_connection() -> None:
     made.reconnect()
     made.hurry(all_of_them=True)
     assert sent == [b"0"], "nothing goes before the broker has said how much it takes"
+    assert made.due_s() == float("inf"), "a hub without a broker has nothing to hurry for"
     made.widen(10)
     made.hurry(all_of_them=True)
     assert sent == [b"0", b"1", b"2"]
