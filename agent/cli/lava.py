@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agent.cli.command import Command, CommandError, add_json, print_json
-from models.backends.lava import LavaBackend, home, is_there, python
+from models.backends.lava import SYSTEM_HOME, LavaBackend, home, is_there, python
 from models.backends.reference import ReferenceBackend
 from models.base import ModelError, Trace
 from models.network import Layer, Network
@@ -22,6 +22,10 @@ PACKAGES = ("lava-nc==0.10.0", "numpy<2")
 INSTALL_S = 1800.0
 ASK_S = 60.0
 GOLDEN_STEPS = 40
+HOMES = ("/root", "/home", "/run/user")
+"""What ``ProtectHome=`` hides from the service."""
+FETCHED = SYSTEM_HOME.with_name("python")
+"""Where uv puts a Python for the service."""
 MARK = ".made-by-axond"
 """A file in an environment that ``install`` made, and may make anew."""
 
@@ -50,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
 def install_lava() -> int:
     """Make the environment, or repair it. Raises CommandError."""
     place = home()
-    trouble = _trouble() if is_there(place) else None
+    trouble = _why_hidden(python(place), place) or _trouble() if is_there(place) else None
     if is_there(place) and trouble is None:
         print(f"{place}: Lava is installed and answers as the reference does; nothing to do")
         return 0
@@ -106,6 +110,10 @@ def _status(options: argparse.Namespace) -> int:
 def _make_venv(place: Path) -> None:
     reasons = []
     for candidate in _pythons():
+        hidden = _why_hidden(candidate, place)
+        if hidden:
+            reasons.append(hidden)
+            continue
         try:
             version = _do([candidate, "-c", "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"], ASK_S)
         except CommandError as error:
@@ -117,7 +125,7 @@ def _make_venv(place: Path) -> None:
             return
     uv = shutil.which("uv")
     if uv:
-        _do([uv, "venv", "--quiet", "--clear", "--seed", "--python", PYTHON_VERSION, place], INSTALL_S)
+        _do([*_uv(uv, place), "venv", "--quiet", "--clear", "--seed", "--python", PYTHON_VERSION, place], INSTALL_S)
         (place / MARK).touch()
         return
     tried = f" ({'; '.join(reasons)})" if reasons else ""
@@ -125,6 +133,22 @@ def _make_venv(place: Path) -> None:
         f"Lava needs Python {PYTHON_VERSION} with its venv module, and this machine has none on PATH, in pyenv or "
         f"through uv{tried}: install python{PYTHON_VERSION} and python{PYTHON_VERSION}-venv, or uv, which fetches it"
     )
+
+
+def _uv(uv: str, place: Path) -> list[str]:
+    """uv, told to fetch a Python that the service can run when the environment is for it."""
+    if place != SYSTEM_HOME:
+        return [uv]
+    return ["env", f"UV_PYTHON_INSTALL_DIR={FETCHED}", "UV_PYTHON_PREFERENCE=only-managed", uv]
+
+
+def _why_hidden(interpreter: str | Path, place: Path) -> str | None:
+    """Why the service could not run ``interpreter`` for the environment at ``place``; None if it can."""
+    real = os.path.realpath(interpreter)  # never raises, unlike Path.resolve
+    folder = next((folder for folder in HOMES if Path(real).is_relative_to(folder)), None)
+    if place != SYSTEM_HOME or folder is None:
+        return None
+    return f"{real} lies below {folder}, which the service does not see"
 
 
 def _pythons() -> Iterator[str]:

@@ -175,6 +175,9 @@ class LavaBackend(Backend):
 
 
 def _missing(place: Path) -> str:
+    interpreter = python(place)
+    if os.path.islink(interpreter):  # noqa: PTH114  # never raises
+        return f"{interpreter} leads to {os.path.realpath(interpreter)}, which cannot be run here: axond lava install"
     return f"Lava is not installed ({place} is not there): axond lava install"
 
 

@@ -101,3 +101,36 @@ def test_an_installed_lava_answers_and_is_not_installed_again(capsys: pytest.Cap
     facts = json.loads(capsys.readouterr().out)
     assert facts["python"].startswith("3.10.")
     assert (facts["lava"], facts["trouble"]) == ("0.10.0", None)
+
+
+def test_the_service_gets_no_python_below_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its unit has ``ProtectHome=``."""
+    system = tmp_path / "opt" / "lava"
+    for module in ("agent.cli.lava", "models.backends.lava"):
+        monkeypatch.setattr(f"{module}.SYSTEM_HOME", system)
+    monkeypatch.setattr("agent.cli.lava.HOMES", (str(tmp_path / "root"),))
+    monkeypatch.setattr("agent.cli.lava.FETCHED", tmp_path / "opt" / "python")
+    monkeypatch.setenv("AXOND_LAVA", str(system))
+    hidden = tmp_path / "root" / "python3.10"
+    program(hidden, "echo 3.10")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3.10").symlink_to(hidden)
+    assert main(["lava", "install"]) == 1
+    assert f"{hidden} lies below {tmp_path}/root, which the service does not see" in capsys.readouterr().err
+    assert not system.exists()
+    program(
+        tmp_path / "bin" / "uv", f'echo "$UV_PYTHON_INSTALL_DIR $UV_PYTHON_PREFERENCE $*" > {tmp_path}/asked; exit 1'
+    )
+    (tmp_path / "bin" / "env").symlink_to("/usr/bin/env")
+    assert main(["lava", "install"]) == 1
+    asked = (tmp_path / "asked").read_text()
+    assert asked == f"{tmp_path}/opt/python only-managed venv --quiet --clear --seed --python 3.10 {system}\n"
+
+
+def test_a_python_that_cannot_be_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    python(tmp_path).symlink_to(tmp_path / "gone")
+    monkeypatch.setenv("AXOND_LAVA", str(tmp_path))
+    assert f"bin/python leads to {tmp_path}/gone, which cannot be run here" in str(LavaBackend.survey().missing)
