@@ -1,6 +1,6 @@
 """Where every result went. ``produced = delivered + pending + evicted + refused`` per boot and stream."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agent.outbox_ranges import Ranges
 
@@ -17,6 +17,9 @@ class Counts:
     refused: int = 0
     """Never numbered: the queue was full, or the stream's name is not allowed."""
 
+    def copy(self) -> "Counts":
+        return Counts(self.produced, self.delivered, self.pending, self.evicted, self.refused)
+
     def balanced(self) -> bool:
         return self.produced == self.delivered + self.pending + self.evicted + self.refused
 
@@ -31,4 +34,4 @@ class Entry:
     """Numbers that are stored and not acknowledged, those of gap records included."""
 
     def copy(self) -> "Entry":
-        return Entry(replace(self.counts), self.next_seq, Ranges(self.held))
+        return Entry(self.counts.copy(), self.next_seq, self.held.copy())

@@ -54,6 +54,7 @@ class Outbox:
         self._path = path
         self._limits = limits or OutboxLimits()
         self._clock = clock or SystemClock()
+        self._monotonic_ns = self._clock.monotonic_ns
         self._on_durable = on_durable
         self._lock = Lock()
         self._work = Condition(self._lock)
@@ -98,7 +99,7 @@ class Outbox:
         ``t_ns`` in it is the capture time (CLOCK_MONOTONIC). Beyond the bound, or under a name that no topic can carry,
         the row is counted as refused.
         """
-        self._intake.put(Queued(stream, payload, int(priority), self._clock.monotonic_ns()))
+        self._intake.put((stream, payload, priority, self._monotonic_ns()))
 
     def lease(self, limit: int, timeout: float, *, backlog: int | None = None) -> list[Record]:
         """Up to ``limit`` records that nobody holds; waits for one up to ``timeout`` seconds.

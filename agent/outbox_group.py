@@ -102,7 +102,7 @@ class Batcher:
                 room_bytes -= len(payload)
                 start += len(part)
                 seq1 = entry.next_seq + len(part) - 1
-                priority = max(row.priority for row in part)
+                priority = int(max(row.priority for row in part))
                 record_id = next_id + len(records)
                 records.append(Record(record_id, *key, seq0, seq1, priority, False, created_us, created_ns, payload))
                 entry.next_seq = seq1 + 1

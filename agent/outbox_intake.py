@@ -2,17 +2,27 @@
 
 from collections import Counter, deque
 from threading import Condition, Lock
+from typing import TypeAlias
 
 from agent.outbox_books import Books
 from agent.outbox_group import Queued
 from agent.record import Priority
+from agent.wire import Row
 
 GROUP_ROWS = 64
 """So many hurry the next commit."""
+_ALARM = int(Priority.ALARM)
+Put: TypeAlias = tuple[str, Row, int, int]
+"""What ``Queued`` is made of, later and by another thread: ``put`` runs on cold caches, where each call costs."""
 
 
 class Intake:
     """``put`` may be called from any thread and nearly always takes no lock; the rest is called under the outbox's."""
+
+    __slots__ = (
+        *("_books", "_change", "_inbox", "_lock", "_max_rows", "_rung", "_work"),
+        *("alarm", "busy", "patient", "queue"),
+    )
 
     def __init__(self, lock: Lock, work: Condition, change: Condition, books: Books, max_rows: int) -> None:
         """``work`` is notified when there is something to do, ``change`` when there is less; they share ``lock``."""
@@ -21,7 +31,7 @@ class Intake:
         self._change = change
         self._books = books
         self._max_rows = max_rows
-        self._inbox: deque[Queued] = deque()
+        self._inbox: deque[Put] = deque()
         self._rung = False
         self.patient = False
         """The outbox's thread looks again by itself when the next commit is due: a single row need not wake it."""
@@ -34,13 +44,13 @@ class Intake:
     def __len__(self) -> int:
         return len(self._inbox) + len(self.queue) + len(self.busy)
 
-    def put(self, row: Queued) -> None:
+    def put(self, row: Put) -> None:
         """Takes a row or, without room for it, counts it as refused."""
         inbox, waiting = self._inbox, len(self._inbox) + len(self.queue)
-        if waiting + len(self.busy) >= self._max_rows and self._refuses(row.stream):
+        if waiting + len(self.busy) >= self._max_rows and self._refuses(row[0]):
             return
         inbox.append(row)
-        if row.priority >= Priority.ALARM:
+        if row[2] >= _ALARM:
             with self._lock:
                 self.alarm = True
                 self._work.notify()
@@ -53,7 +63,7 @@ class Intake:
         """Counts and queues what was put; what no topic can carry is counted as refused."""
         self._rung = refused = False
         while self._inbox:
-            row = self._inbox.popleft()
+            row = Queued(*self._inbox.popleft())
             if self._books.admit(row.stream, full=False):
                 self.queue.append(row)
             else:

@@ -13,6 +13,11 @@ class Ranges:
         for first, last in ranges:
             self.add(first, last)
 
+    def copy(self) -> "Ranges":
+        made = Ranges()
+        made._first, made._last = self._first.copy(), self._last.copy()
+        return made
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(list(zip(self._first, self._last, strict=True)))
 

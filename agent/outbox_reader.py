@@ -114,7 +114,7 @@ def _ledger_problems(
         where = f"boot {key[0]}, stream {key[1]}"
         if entry.counts.pending != pending.get(key, 0):
             yield f"{where}: {pending.get(key, 0)} results are stored, the ledger says {entry.counts.pending}"
-        missing = Ranges(entry.held)
+        missing = entry.held.copy()
         for first, last in there:
             missing.remove(first, last)
         if len(entry.held) < HELD_RANGES:

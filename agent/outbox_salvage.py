@@ -216,7 +216,7 @@ class Salvager:
             entry.next_seq += more
             counts.produced += more
             counts.pending += more
-        missing = Ranges(entry.held)
+        missing = entry.held.copy()
         for first, last in found.numbers:
             missing.remove(first, last)
         for first, last in missing:

@@ -1,5 +1,6 @@
 """What is under way on one connection. Bookkeeping only: it is told the time and what happened, and does nothing."""
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -15,9 +16,10 @@ BACKLOG_FIRST = 4.0
 BACKLOG_SPARED = 10
 """So much of the window is never used by old records, so that a fresh one finds room at once."""
 QUICK_S = 0.15
-GATHERED_S = 0.35
+"""So much longer than the quickest answer of the connection may one take: a way over a satellite is long, not full."""
+GATHERED_S = 0.4
 """An answer to a few may take so long at rest: the hub waits for more of them, and so does the connection."""
-SLOW_S = 0.4
+SLOW_S = 0.45
 STALL_FIRST_S = 3.0
 STALL_LONGEST_S = 300.0
 
@@ -47,19 +49,24 @@ class BacklogWindow:
         self._most = max(1.0, window - BACKLOG_SPARED)
         self._size = min(BACKLOG_FIRST, self._most)
         self._cut_s = 0.0
+        self._least_s = math.inf
 
     @property
     def size(self) -> int:
         return int(self._size)
 
     def answered(self, sent: Sent, now_s: float) -> None:
-        """An old record is stored. The time of one that was sent twice says nothing about the way."""
-        took_s = now_s - sent.sent_s
+        """A record is stored. The time of one that was sent twice says nothing about the way."""
         if sent.tries > 1:
             return
-        if took_s < (QUICK_S if self._size > BACKLOG_FIRST else GATHERED_S):
+        took_s = now_s - sent.sent_s
+        self._least_s = min(self._least_s, took_s)
+        if sent.lane == "fresh":
+            return
+        late_s = took_s - self._least_s
+        if late_s < (QUICK_S if self._size > BACKLOG_FIRST else GATHERED_S):
             self._size = min(self._size + 1, self._most)
-        elif took_s > SLOW_S and sent.sent_s >= self._cut_s:
+        elif late_s > SLOW_S and sent.sent_s >= self._cut_s:
             self.cut(now_s)
 
     def cut(self, now_s: float) -> None:
@@ -166,7 +173,7 @@ class Flight:
     def answered(self, record: Record, now_s: float) -> bool:
         """``record`` is known to be stored; False if it was not under way."""
         sent = self.remove(record)
-        if sent is not None and sent.lane == "backlog":
+        if sent is not None:
             self.backlog_window.answered(sent, now_s)
         return sent is not None
 

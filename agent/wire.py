@@ -79,8 +79,7 @@ class SystemClock:
         self._uncertainty_ms: float | None = None
         self._leaps = Leaps(GRAVE_US)
 
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
+    monotonic_ns = staticmethod(time.monotonic_ns)
 
     def offset_us(self) -> int:
         offset_us = offset_ns(time.time_ns) // 1000

@@ -1,5 +1,6 @@
 """What axond does instead of paho: packets in any pieces, the properties of messages, answers that may wait."""
 
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -170,6 +171,28 @@ def test_the_answer_to_a_little_comes_after_a_moment(listen: Callable[..., Any])
     for seq in (1, 2):
         link.send(seq, Message("t/a", b"x"))
         assert events.get(timeout=20) == Acked(seq)
+
+
+def test_a_lone_message_wakes_no_thread_and_a_burst_does(
+    listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[int] = []
+    real = os.eventfd_write
+    monkeypatch.setattr(os, "eventfd_write", lambda fd, value: (rings.append(fd), real(fd, value)))
+    _, link, events = listen(b"", answer=True)
+    assert isinstance(events.get(timeout=20), Connected)
+    assert link._connection is not None
+    client = link._connection.client
+    with client._turn:  # it sleeps
+        rings.clear()
+    link.send(1, Message("t/a", b"x"))
+    assert events.get(timeout=20) == Acked(1)
+    assert not rings
+    with client._turn:
+        client.few = 0
+    link.send(2, Message("t/a", b"x"))
+    assert events.get(timeout=20) == Acked(2)
+    assert rings
 
 
 def test_a_broker_that_takes_one_message_at_a_time_is_not_made_slow(

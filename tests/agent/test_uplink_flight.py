@@ -176,6 +176,18 @@ def test_the_backlog_leaves_room_for_what_is_fresh_and_never_stops() -> None:
     assert Flight(window=1).backlog_room == 1
 
 
+def test_a_long_way_is_not_a_full_one() -> None:
+    """A satellite's answer takes longer than that of a hub that cannot keep up."""
+    flight = Flight()
+    for seq in range(1, 100):
+        flight.add(record(seq), "backlog", seq, float(seq))
+        flight.acknowledged(KEY, word(upto=seq), seq + 2 * SLOW_S)
+    assert flight.backlog_window.size == WINDOW - BACKLOG_SPARED
+    flight.add(record(100), "backlog", 100, 100.0)
+    flight.acknowledged(KEY, word(upto=100), 100 + 3 * SLOW_S + 0.01)
+    assert flight.backlog_window.size == (WINDOW - BACKLOG_SPARED) // 2
+
+
 def test_loss_halves_the_backlog_and_repeats_say_nothing_of_the_time() -> None:
     flight = flying(2, "backlog")
     flight.acknowledged(KEY, word(upto=0, have=[[2, 2]]), 0.0)
