@@ -84,14 +84,14 @@ def finish(path: Path, max_bytes: int) -> Path | None:
     Returns where the other one is kept, or None if that would take too much of the quota.
     """
     _sync(new_path(path))
-    new_path(path).rename(_ready_path(path))
+    new_path(path).rename(ready_path(path))
     _sync(path.parent)
     return take_over(path, max_bytes)
 
 
 def take_over(path: Path, max_bytes: int) -> Path | None:
     """Does, or does to the end, the exchange that ``finish`` began; does nothing if there is none."""
-    ready = _ready_path(path)
+    ready = ready_path(path)
     if not ready.exists():
         return None
     aside = _set_aside(path)
@@ -123,7 +123,7 @@ def _prune(path: Path, max_bytes: int) -> None:
                 aside.with_name(aside.name + suffix).unlink(missing_ok=True)
 
 
-def _ready_path(path: Path) -> Path:
+def ready_path(path: Path) -> Path:
     return path.with_name(path.name + ".ready")
 
 

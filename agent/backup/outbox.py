@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.backup.archive import BackupError
 from agent.errors import ConfigError
-from agent.outbox_file import take_over
+from agent.outbox_file import ready_path, take_over
 from agent.outbox_reader import OutboxUnreadable, problems
 from agent.outbox_schema import LEDGER_COLUMNS, PAGE_BYTES
 from agent.outbox_store import OutboxLimits, OutboxStore, audit
@@ -64,7 +64,7 @@ def is_half_rebuilt(path: Path) -> bool:
 
     The agent does that within a moment, unless it was killed just then; then at its next start.
     """
-    return path.with_name(path.name + ".ready").exists()
+    return ready_path(path).exists()
 
 
 def finish_rebuild(path: Path) -> Path | None:
