@@ -16,7 +16,7 @@ from models.convolution import ConvShape, convolve, matrix
 
 Floats = npt.NDArray[np.float64]
 MAX_CELLS = 1 << 26
-"""Weights of one synapse; a composition that needs more is refused."""
+"""Weights of one synapse, and of all of a network; a composition that needs more is refused."""
 
 
 @dataclass(frozen=True, slots=True)

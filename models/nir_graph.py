@@ -9,7 +9,7 @@ import numpy as np
 
 from models.base import BadModel
 from models.float_network import FloatLayer, FloatNetwork
-from models.linear import Synapse, beside
+from models.linear import MAX_CELLS, Synapse, beside
 from models.nir_file import read_graph
 from models.nir_nodes import LINEAR, NEURONS, Shape, identity, population, through, whole_shape
 
@@ -92,7 +92,7 @@ def _stage(
         if target in heard and target != next(reversed(heard)):
             raise BadModel(f"{where}: node {target!r} hears populations that are not side by side")
         synapse, out = wiring.along(path, shape)
-        whole = identity(shape, f"{where}: node {target!r}") if synapse is None else synapse
+        whole = wiring.spent(identity(shape, f"{where}: node {target!r}") if synapse is None else synapse)
         heard.setdefault(target, []).append((whole, out))
     after: list[tuple[str, Shape]] = []
     layers: list[FloatLayer] = []
@@ -102,7 +102,7 @@ def _stage(
         recurrent = None
         if target in wiring.recurrent:
             recurrent, back = wiring.along(wiring.recurrent[target], shape)
-            recurrent = identity(shape, f"{where}: node {target!r}") if recurrent is None else recurrent
+            recurrent = wiring.spent(identity(shape, f"{where}: node {target!r}") if recurrent is None else recurrent)
             if recurrent.neurons != synapse.neurons:
                 raise BadModel(f"{where}: node {target!r} has {synapse.neurons} neurons, its recurrence gives {back}")
         made = population(target, wiring.nodes[target], synapse, recurrent, dt_s, f"{where}: node {target!r}:")
@@ -157,6 +157,7 @@ class _Wiring:
         self.recurrent: dict[str, list[str]] = {}
         """Population -> the linear nodes from it back to itself."""
         self.used: set[str] = set()
+        self._cells = 0
         for name, node in nodes.items():
             if type(node).__name__ in NEURONS:
                 for source in self.sources[name]:
@@ -182,6 +183,13 @@ class _Wiring:
             raise BadModel(f"{self.where}: node {source!r} drives several populations, which axond cannot map yet")
         else:
             self.forward[source] = (path, name)
+
+    def spent(self, synapse: Synapse) -> Synapse:
+        """``synapse``, counted: a small file can ask for many large ones. Raises BadModel."""
+        self._cells += synapse.w.size
+        if self._cells > MAX_CELLS:
+            raise BadModel(f"{self.where}: its synapses have more than {MAX_CELLS} weights in all")
+        return synapse
 
     def along(self, path: list[str], shape: Shape) -> tuple[Synapse | None, Shape]:
         """The linear nodes of ``path`` as one synapse, for an input of ``shape``; None where there are none."""

@@ -291,6 +291,18 @@ def test_who_stands_between_two_others_cannot_be_left_out() -> None:
     assert [(layer.name, layer.inputs) for layer in floats.layers] == [("outer", 4), ("inner", 2), ("top", 4)]
 
 
+def test_many_large_identities_are_refused_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edge without a synapse is two numbers in the file and a matrix here."""
+    monkeypatch.setattr(nir_graph, "MAX_CELLS", 10)
+    spikes = nir.IF(np.ones(2), np.ones(2), np.zeros(2))
+    nodes = {name: nir.Input(np.array([2])) for name in "abc"} | {f"behind {name}": spikes for name in "abc"}
+    edges = [(name, f"behind {name}") for name in "abc"]
+    with pytest.raises(BadModel, match="made: its synapses have more than 10 weights in all"):
+        nir_graph.convert(
+            nir.NIRGraph({**nodes, "output": nir.Output(np.array([6]))}, edges, type_check=False), DT_S, "made"
+        )
+
+
 def test_a_convolution_may_hear_two_layers() -> None:
     """Its image is then the one's neurons above the other's."""
     top = convolution_network().layers[0]
