@@ -17,6 +17,7 @@ from models.base import Trace
 from models.bundle import Bundle
 from models.evaluate import Coded, Decisions, Evaluation, summary
 from models.report_drawing import bars, raster, reliability
+from models.stages import stages
 
 BINS = 10
 EXAMPLES = 3
@@ -105,7 +106,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _facts(bundle: Bundle) -> str:
     manifest, network = bundle.manifest, bundle.network
-    chain = " - ".join([str(network.features), *map(str, network.neurons)])
+    beside = [" + ".join(str(network.neurons[i]) for i in stage) for stage in stages(network.layers)]
+    chain = " - ".join([str(network.features), *beside])
     rows = [
         ["network", f"{chain}, int{manifest.weight_bits}, one scale per {manifest.granularity}"],
         ["labels", ", ".join(manifest.labels)],
@@ -163,7 +165,8 @@ def _calibration(said: Decisions) -> str:
 
 
 def _examples(bundle: Bundle, coded: Coded, said: Decisions) -> str:
-    """Spikes of some windows, the surest of either kind first: input, then the first layer's."""
+    """Spikes of some windows, the surest of either kind first: input, then what hears it."""
+    first = stages(bundle.network.layers)[0]
     reference = ReferenceBackend()
     reference.load(bundle)
     sure = np.argsort(-said.scores.max(axis=1), kind="stable")
@@ -176,7 +179,8 @@ def _examples(bundle: Bundle, coded: Coded, said: Decisions) -> str:
             reference.infer(coded.rasters[i], trace=trace)
             labels = bundle.manifest.labels
             said_text = f"{labels[said.decided[i]]} ({said.scores[i].max():.2f}), truth {labels[said.truth[i]]}"
-            for what, spikes in (("input", coded.rasters[i]), (bundle.network.layers[0].name, trace.spikes[0])):
+            hidden = [(bundle.network.layers[j].name, trace.spikes[j]) for j in first]
+            for what, spikes in (("input", coded.rasters[i]), *hidden):
                 caption = escape(f"{said_text}: {what}, {spikes.shape[1]} rows, {int(spikes.sum())} spikes")
                 out.append(f"<figure>{raster(spikes)}<figcaption>{caption}</figcaption></figure>")
     return "\n".join(out)

@@ -2,18 +2,23 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.cli.command import CommandError, add_json, positive, print_json, write_whole
 from agent.cli.model_bench import measure
+from models.bundle import Bundle
 from models.datasets.load import load
 from models.registry import open_bundle
 from models.select import load_backend
 
+if TYPE_CHECKING:
+    from models.evaluate import Coded
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="labelled recordings, as for eval; without them "
-                        "the page tells of sizes and times only")  # fmt: skip
+    parser.add_argument("--data", type=Path, action="append", default=[], metavar="FOLDER", help="labelled recordings, "
+                        "as for eval; without them the page tells of sizes and times only")  # fmt: skip
     parser.add_argument("--split", default="test", help="which part of the data (default: test)")
     parser.add_argument("--seconds", type=positive, default=1.0, help="to time each backend (default: 1)")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="page to write (default: NAME.html)")
@@ -24,16 +29,15 @@ def run(options: argparse.Namespace) -> int:
 
     bundle = open_bundle(options.bundle, [])
     judged = None
-    if options.data is not None:
-        if bundle.manifest.state != "reset":
-            raise CommandError(f"{bundle.id} decides on a stream; leave out --data, and see axond model eval")
-        coded = evaluate.code(bundle, load(options.data, options.split))
+    if options.data:
+        coded = _coded(bundle, options.data, options.split)
         _, backend = load_backend(bundle, "auto")
         try:
             judged = coded, evaluate.decide(bundle, backend, coded)
         finally:
             backend.close()
-    source = f"{options.data.resolve().name}, part {options.split}" if options.data else ""
+    names = ", ".join(folder.resolve().name for folder in options.data)
+    source = f"{names}, part {options.split}" if names else ""
     out: Path = options.out or Path(f"{bundle.manifest.name}.html")
     write_whole(out, report.page(bundle, judged, source, measure(bundle, options.seconds)).encode())
     if options.json:
@@ -41,3 +45,17 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"{bundle.id}: {out}")
     return 0
+
+
+def _coded(bundle: Bundle, folders: list[Path], split: str) -> "Coded":
+    """The recordings as what the network hears. Raises BadModel, DataError, CommandError."""
+    from models.evaluate import code
+    from models.evaluate_fused import code_pairs, load_pairs
+
+    if bundle.manifest.inputs is not None:
+        return code_pairs(bundle, load_pairs(bundle.manifest, folders, split))[0]
+    if bundle.manifest.state != "reset":
+        raise CommandError(f"{bundle.id} decides on a stream; leave out --data, and see axond model eval")
+    if len(folders) > 1:
+        raise CommandError(f"{bundle.id} has one input: give --data once")
+    return code(bundle, load(folders[0], split))

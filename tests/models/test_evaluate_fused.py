@@ -1,6 +1,7 @@
 """Recordings of two sensors, paired by label, as a live fused pipeline would see them."""
 
 import json
+import re
 from pathlib import Path
 
 import nir
@@ -128,6 +129,11 @@ def test_built_evaluated_and_described(tmp_path: Path) -> None:
     refused = axond(*command, "--without", "smell")
     assert refused.returncode != 0
     assert "there are audio, events" in refused.stderr
+    page = tmp_path / "page.html"
+    told = axond("model", "report", str(out), "--data", str(tmp_path / "data"), "--seconds", "0.01", "-o", str(page))
+    assert told.returncode == 0, told.stderr
+    assert "<h2>Accuracy on data, part test</h2>" in page.read_text()
+    assert re.search(r"<td>int8</td><td>\d of 6</td>", page.read_text())
     shown = axond("model", "info", str(out)).stdout
     assert "input   events: event_camera" in shown
     assert "spikes  50 to 3000" in shown
