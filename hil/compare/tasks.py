@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,14 @@ def log_mel(window: Window) -> Features:
     wave = window.data[:, 0].astype(np.float32) / 32768
     frames = np.lib.stride_tricks.sliding_window_view(wave, frame)[::hop] * np.hanning(frame).astype(np.float32)
     spectra = np.fft.rfft(frames, axis=1)
-    bank = mel_bank(MelBand(rate_hz, frame, BANDS, 60.0, 0.48 * rate_hz))
-    level = np.log((spectra.real**2 + spectra.imag**2) @ bank + FLOOR_FS**2)
+    level = np.log((spectra.real**2 + spectra.imag**2) @ _bank(rate_hz, frame) + FLOOR_FS**2)
     features: Features = ((level - level.mean()) / (level.std() + 1e-6)).astype(np.float32)[:, :, None]
     return features
+
+
+@cache
+def _bank(rate_hz: float, frame: int) -> npt.NDArray[np.float64]:
+    return mel_bank(MelBand(rate_hz, frame, BANDS, 60.0, 0.48 * rate_hz))
 
 
 def motion(window: Window) -> Features:
