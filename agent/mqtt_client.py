@@ -31,7 +31,7 @@ GATHER_BYTES = 65536
 """So much is gathered before it is written."""
 _MALFORMED = (MQTTException, IndexError, KeyError, ValueError, struct.error)
 """What paho's reading of properties raises."""
-MODERATE_S = 0.15
+MODERATE_S = 0.25
 """After an answer to a lone message the next ones wait so long to be heard together: each would wake the thread."""
 AT_ONCE = 64
 """Packets that are read before anything else is looked after."""

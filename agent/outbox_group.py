@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from agent.ledger import Entry
 from agent.record import Key, Record
-from agent.wire import MAX_PLAIN_BYTES, MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, encode, plain_bytes
+from agent.wire import MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, TooLarge, encode
 
-GROUP_S = 0.08
+GROUP_S = 0.085
 """A steady flow is committed this often: flash memory wears by commits."""
 BURST_S = 1.0
 """What came less often is saved up, so long at most: a lone result is durable at once."""
@@ -39,7 +39,7 @@ class Queued(NamedTuple):
     put_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Taken:
     """Everything that waited at one moment, and the ledger at that moment."""
 
@@ -50,7 +50,7 @@ class Taken:
     """Copies, without the rows above."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Group:
     records: list[Record]
     replaced: list[Record]
@@ -116,9 +116,12 @@ class Batcher:
     def _encode(self, key: Key, seq0: int, rows: list[Queued], start: int, clock: Clock) -> tuple[list[Queued], bytes]:
         while True:
             part = rows[start : start + self._part_rows]
-            payload = encode(*key, seq0, [(row.put_ns, row.payload) for row in part], clock)
-            too_large = len(payload) > self._record_bytes or plain_bytes(payload) > MAX_PLAIN_BYTES // 2
-            if too_large and len(part) > 1:
+            try:
+                payload = encode(*key, seq0, [(row.put_ns, row.payload) for row in part], clock)
+                too_large = len(payload) > self._record_bytes and len(part) > 1
+            except TooLarge:
+                too_large = True
+            if too_large:
                 self._part_rows = len(part) // 2
                 continue
             if len(payload) < self._record_bytes // 4:

@@ -17,9 +17,9 @@ BACKLOG_SPARED = 10
 """So much of the window is never used by old records, so that a fresh one finds room at once."""
 QUICK_S = 0.15
 """So much longer than the quickest answer of the connection may one take: a way over a satellite is long, not full."""
-GATHERED_S = 0.4
+GATHERED_S = 0.5
 """An answer to a few may take so long at rest: the hub waits for more of them, and so does the connection."""
-SLOW_S = 0.45
+SLOW_S = 0.4
 STALL_FIRST_S = 3.0
 STALL_LONGEST_S = 300.0
 
@@ -61,16 +61,17 @@ class BacklogWindow:
             return
         took_s = now_s - sent.sent_s
         self._least_s = min(self._least_s, took_s)
-        if sent.lane == "fresh":
+        if sent.lane == "fresh" or sent.sent_s < self._cut_s:
             return
         late_s = took_s - self._least_s
-        if late_s < (QUICK_S if self._size > BACKLOG_FIRST else GATHERED_S):
+        quick_s, slow_s = (QUICK_S, SLOW_S) if self._size > BACKLOG_FIRST else (GATHERED_S, GATHERED_S)
+        if late_s < quick_s:
             self._size = min(self._size + 1, self._most)
-        elif late_s > SLOW_S and sent.sent_s >= self._cut_s:
+        elif late_s > slow_s:
             self.cut(now_s)
 
     def cut(self, now_s: float) -> None:
-        """What was sent before ``now_s`` is still judged by the old size, so it cuts no second time."""
+        """What was sent before ``now_s`` says nothing of the new size."""
         self._size = max(1.0, self._size / 2)
         self._cut_s = now_s
 

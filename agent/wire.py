@@ -49,6 +49,10 @@ class WireError(ValueError):
     """Bytes that are no batch: one sentence that says why."""
 
 
+class TooLarge(WireError):
+    """Rows that do not go into one batch."""
+
+
 class Clock(Protocol):
     """Both clocks of a device."""
 
@@ -174,7 +178,7 @@ def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], c
 
     Each row comes with the CLOCK_MONOTONIC time (ns) that holds if it has no ``t_ns`` of its own. A name that a row
     lacks is null there. Floats are cut to 7 significant digits, what a float32 is good for; NaN and infinities become
-    null.
+    null. Raises TooLarge where several rows are.
     """
     offset_us = clock.offset_us()
     times_us = [_time_ns(row, put_ns) // 1000 + offset_us for put_ns, row in rows]
@@ -187,18 +191,16 @@ def encode(boot: str, stream: str, seq0: int, rows: Sequence[tuple[int, Row]], c
         "t_us": [times_us[0], *(b - a for a, b in pairwise(times_us))],
         "cols": _columns([row for _, row in rows]),
     }
-    return _pack(document)
+    text = _text(document)
+    if len(text) > MAX_PLAIN_BYTES // 2 and len(rows) > 1:
+        raise TooLarge(f"{len(rows)} rows have {len(text)} bytes")
+    return _zstd.compressor.compress(text)
 
 
 def encode_gap(boot: str, stream: str, seq0: int, seq1: int, cause: str) -> bytes:
     """Makes the record that tells the hub that these results will never come, and why."""
     document = {"v": VERSION, "boot": boot, "stream": stream, "seq": (seq0, seq1), "gap": {"cause": cause}}
-    return _pack(document)
-
-
-def plain_bytes(data: bytes) -> int:
-    """How large the JSON in a batch is that ``encode`` made."""
-    return int(zstandard.frame_content_size(data))
+    return _zstd.compressor.compress(_text(document))
 
 
 def is_genuine(data: bytes, boot: str, stream: str, seq0: int, seq1: int, is_gap: bool) -> bool:
@@ -301,8 +303,8 @@ def plain(value: object) -> Value:
     return str(value)
 
 
-def _pack(document: dict[str, Any]) -> bytes:
-    return _zstd.compressor.compress(_json.encode(document).encode("utf-8", "replace"))
+def _text(document: dict[str, Any]) -> bytes:
+    return _json.encode(document).encode("utf-8", "replace")
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
@@ -324,7 +326,7 @@ def _plain_text(data: bytes) -> bytes:
         raise WireError(f"batch has {len(data)} bytes, at most {MAX_WIRE_BYTES} are allowed")
     try:
         # The size in the header is what zstd allocates, so it is judged before anything is decompressed.
-        size_bytes = plain_bytes(data)
+        size_bytes = int(zstandard.frame_content_size(data))
         if not 0 < size_bytes <= MAX_PLAIN_BYTES:
             raise WireError(f"batch declares {size_bytes} bytes when unpacked, allowed are 1 to {MAX_PLAIN_BYTES}")
         return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)

@@ -9,6 +9,7 @@ from agent.record import Lane, Record
 from agent.uplink_flight import (
     BACKLOG_FIRST,
     BACKLOG_SPARED,
+    GATHERED_S,
     QUICK_S,
     REORDER_S,
     SLOW_S,
@@ -181,10 +182,10 @@ def test_a_long_way_is_not_a_full_one() -> None:
     flight = Flight()
     for seq in range(1, 100):
         flight.add(record(seq), "backlog", seq, float(seq))
-        flight.acknowledged(KEY, word(upto=seq), seq + 2 * SLOW_S)
+        flight.acknowledged(KEY, word(upto=seq), seq + 2 * GATHERED_S)
     assert flight.backlog_window.size == WINDOW - BACKLOG_SPARED
     flight.add(record(100), "backlog", 100, 100.0)
-    flight.acknowledged(KEY, word(upto=100), 100 + 3 * SLOW_S + 0.01)
+    flight.acknowledged(KEY, word(upto=100), 100 + 2 * GATHERED_S + SLOW_S + 0.01)
     assert flight.backlog_window.size == (WINDOW - BACKLOG_SPARED) // 2
 
 
