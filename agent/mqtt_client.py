@@ -2,9 +2,7 @@
 
 paho reads each packet in three calls and wakes its thread by a byte through a pipe for each message. Here the socket
 reads ahead and gathers what is written (as paho's own wrapper for WebSockets does), and a thread of our own runs
-paho's ``loop_read``, ``loop_write`` and ``loop_misc`` and is woken only while it sleeps. A lone message is written by
-whoever publishes it, and what answers it waits a moment to be heard with other answers: at a few messages per second
-waking threads is most of the work.
+paho's ``loop_read``, ``loop_write`` and ``loop_misc`` and is woken only while it sleeps.
 """
 
 import os
@@ -16,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
@@ -31,8 +29,8 @@ GATHER_BYTES = 65536
 """So much is gathered before it is written."""
 _MALFORMED = (MQTTException, IndexError, KeyError, ValueError, struct.error)
 """What paho's reading of properties raises."""
-MODERATE_S = 0.25
-"""After an answer to a lone message the next ones wait so long to be heard together: each would wake the thread."""
+MODERATE_S = 0.1
+"""Answers to a few messages wait so long at most to be heard together: each would wake the thread."""
 AT_ONCE = 64
 """Packets that are read before anything else is looked after."""
 
@@ -120,7 +118,8 @@ class BufferedSocket:
 
     def shutdown(self) -> None:
         """Ends the connection at once, from any thread. Raises OSError if it has ended."""
-        self._raw.shutdown(socket.SHUT_RDWR)
+        # Not SSLSocket's: that forgets its TLS first, and a write on another thread would go out in clear.
+        socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
 
 
 class BurstClient(Client):
@@ -129,15 +128,11 @@ class BurstClient(Client):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.few = 0
-        """While no more messages than these are unanswered, they are lone ones."""
+        """Answers to so many messages are gathered for ``MODERATE_S``: whoever sends little wakes less often."""
         self.on_rest: Callable[[], None] = _later
         """Called on the thread that serves when it is about to sleep, and at the end."""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._asleep = False
-        self._turn = Lock()
-        """Who has it may use the socket: the thread that serves, except while it sleeps."""
-        self._spoke = False
-        """A lone message was written since the last answer was heard."""
         self._server = Thread(target=self._serve, name="mqtt", daemon=True)
         self.on_socket_register_write = _later
 
@@ -154,8 +149,7 @@ class BurstClient(Client):
 
     def publish(self, *arguments: Any, **options: Any) -> MQTTMessageInfo:
         info = super().publish(*arguments, **options)
-        if len(self._out_messages) > self.few or not self._write_here():
-            self._wake()
+        self._wake()
         return info
 
     def subscribe(self, *arguments: Any, **options: Any) -> tuple[MQTTErrorCode, int | None]:
@@ -227,17 +221,6 @@ class BurstClient(Client):
     def _create_socket(self) -> Any:
         return BufferedSocket(super()._create_socket())  # type: ignore[arg-type]  # no WebSocket is asked for
 
-    def _write_here(self) -> bool:
-        """Write what was published, if nobody else uses the socket; False if something is left to do."""
-        if not self._turn.acquire(blocking=False):
-            return False
-        try:
-            self.loop_write()
-            self._spoke = True
-            return self.socket() is not None and not self.want_write()
-        finally:
-            self._turn.release()
-
     def _wake(self) -> None:
         if self._asleep:
             self._asleep = False
@@ -247,12 +230,9 @@ class BurstClient(Client):
         return self.socket() is link
 
     def _serve(self) -> None:
-        with self._turn:
-            link = self.socket()
-            if isinstance(link, BufferedSocket):
-                self._serve_link(link)
-
-    def _serve_link(self, link: BufferedSocket) -> None:
+        link = self.socket()
+        if not isinstance(link, BufferedSocket):
+            return
         fd, poll, blocked = link.fileno(), select.poll(), False
         look_s = max(0.5, self.keepalive / 8)
         due_s, quiet_until_s = time.monotonic() + look_s, 0.0
@@ -263,7 +243,12 @@ class BurstClient(Client):
             if self.want_write() and not blocked:
                 self._asleep = False
                 self.loop_write()
-                blocked, quiet_until_s = self.want_write(), 0.0
+                blocked = self.want_write()
+                now_s = time.monotonic()
+                if not 0 < len(self._out_messages) <= self.few:
+                    quiet_until_s = now_s
+                elif now_s >= quiet_until_s:
+                    quiet_until_s = now_s + MODERATE_S
                 continue
             self.on_rest()
             wait_s = quiet_until_s - time.monotonic()
@@ -272,30 +257,21 @@ class BurstClient(Client):
                 wait_s = 0.0 if link.pending() else look_s
             else:
                 poll.register(fd, 0)
-            self._turn.release()
-            try:
-                events = dict(poll.poll(1000 * wait_s))
-            finally:
-                self._turn.acquire()
+            events = dict(poll.poll(1000 * wait_s))
             self._asleep = False
             if self._bell in events:
                 os.eventfd_read(self._bell)
             if events.get(fd, 0) & ~select.POLLOUT or link.pending():
-                self._hear(link)
-                if self._spoke:
-                    self._spoke, quiet_until_s = False, time.monotonic() + MODERATE_S
+                self.loop_read()
+                for _ in range(AT_ONCE):
+                    if not (self._serves(link) and link.pending()):
+                        break
+                    self.loop_read()
             blocked = blocked and not events.get(fd, 0) & select.POLLOUT
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + look_s
                 self.loop_misc()
         self.on_rest()
-
-    def _hear(self, link: BufferedSocket) -> None:
-        self.loop_read()
-        for _ in range(AT_ONCE):
-            if not (self._serves(link) and link.pending()):
-                break
-            self.loop_read()
 
 
 @lru_cache(256)

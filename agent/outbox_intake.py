@@ -49,8 +49,9 @@ class Intake:
         inbox, waiting = self._inbox, len(self._inbox) + len(self.queue)
         if waiting + len(self.busy) >= self._max_rows and self._refuses(row[0]):
             return
+        hurries = row[2] >= _ALARM  # first: what is no priority fails here, and not on the outbox's thread
         inbox.append(row)
-        if row[2] >= _ALARM:
+        if hurries:
             with self._lock:
                 self.alarm = True
                 self._work.notify()

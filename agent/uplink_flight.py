@@ -1,6 +1,5 @@
 """What is under way on one connection. Bookkeeping only: it is told the time and what happened, and does nothing."""
 
-import math
 import random
 from dataclasses import dataclass, field
 
@@ -16,8 +15,7 @@ BACKLOG_FIRST = 4.0
 BACKLOG_SPARED = 10
 """So much of the window is never used by old records, so that a fresh one finds room at once."""
 QUICK_S = 0.15
-"""So much longer than the quickest answer of the connection may one take: a way over a satellite is long, not full."""
-GATHERED_S = 0.5
+GATHERED_S = 0.35
 """An answer to a few may take so long at rest: the hub waits for more of them, and so does the connection."""
 SLOW_S = 0.4
 STALL_FIRST_S = 3.0
@@ -49,29 +47,23 @@ class BacklogWindow:
         self._most = max(1.0, window - BACKLOG_SPARED)
         self._size = min(BACKLOG_FIRST, self._most)
         self._cut_s = 0.0
-        self._least_s = math.inf
 
     @property
     def size(self) -> int:
         return int(self._size)
 
     def answered(self, sent: Sent, now_s: float) -> None:
-        """A record is stored. The time of one that was sent twice says nothing about the way."""
+        """An old record is stored. The time of one that was sent twice says nothing about the way."""
+        took_s = now_s - sent.sent_s
         if sent.tries > 1:
             return
-        took_s = now_s - sent.sent_s
-        self._least_s = min(self._least_s, took_s)
-        if sent.lane == "fresh" or sent.sent_s < self._cut_s:
-            return
-        late_s = took_s - self._least_s
-        quick_s, slow_s = (QUICK_S, SLOW_S) if self._size > BACKLOG_FIRST else (GATHERED_S, GATHERED_S)
-        if late_s < quick_s:
+        if took_s < (QUICK_S if self.size > BACKLOG_FIRST else GATHERED_S):
             self._size = min(self._size + 1, self._most)
-        elif late_s > slow_s:
+        elif took_s > SLOW_S and sent.sent_s >= self._cut_s:
             self.cut(now_s)
 
     def cut(self, now_s: float) -> None:
-        """What was sent before ``now_s`` says nothing of the new size."""
+        """What was sent before ``now_s`` is still judged by the old size, so it cuts no second time."""
         self._size = max(1.0, self._size / 2)
         self._cut_s = now_s
 
@@ -174,7 +166,7 @@ class Flight:
     def answered(self, record: Record, now_s: float) -> bool:
         """``record`` is known to be stored; False if it was not under way."""
         sent = self.remove(record)
-        if sent is not None:
+        if sent is not None and sent.lane == "backlog":
             self.backlog_window.answered(sent, now_s)
         return sent is not None
 

@@ -97,6 +97,8 @@ def _stage(
     after: list[tuple[str, Shape]] = []
     layers: list[FloatLayer] = []
     for target, parts in heard.items():
+        if len(parts) > 1:  # one matrix then, whatever the parts were
+            wiring.spend(sum(part.neurons * part.inputs for part, _ in parts))
         synapse = beside([part for part, _ in parts], f"{where}: node {target!r}")
         shape = parts[0][1] if len(parts) == 1 else (synapse.neurons,)
         recurrent = None
@@ -185,11 +187,15 @@ class _Wiring:
             self.forward[source] = (path, name)
 
     def spent(self, synapse: Synapse) -> Synapse:
-        """``synapse``, counted: a small file can ask for many large ones. Raises BadModel."""
-        self._cells += synapse.w.size
+        """``synapse``, counted."""
+        self.spend(synapse.w.size)
+        return synapse
+
+    def spend(self, cells: int) -> None:
+        """A small file can ask for many large synapses. Raises BadModel when there are too many."""
+        self._cells += cells
         if self._cells > MAX_CELLS:
             raise BadModel(f"{self.where}: its synapses have more than {MAX_CELLS} weights in all")
-        return synapse
 
     def along(self, path: list[str], shape: Shape) -> tuple[Synapse | None, Shape]:
         """The linear nodes of ``path`` as one synapse, for an input of ``shape``; None where there are none."""

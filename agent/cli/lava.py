@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ PACKAGES = ("lava-nc==0.10.0", "numpy<2")
 INSTALL_S = 1800.0
 ASK_S = 60.0
 GOLDEN_STEPS = 40
-HOMES = ("/root", "/home", "/run/user")
-"""What ``ProtectHome=`` hides from the service."""
+HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")  # named, not used
+"""What ``ProtectHome=`` and ``PrivateTmp=`` hide from the service."""
 FETCHED = SYSTEM_HOME.with_name("python")
 """Where uv puts a Python for the service."""
 MARK = ".made-by-axond"
@@ -95,7 +96,7 @@ def _status(options: argparse.Namespace) -> int:
         trouble: str | None = f"not installed ({place} is not there): axond lava install"
     else:
         facts |= json.loads(_do([python(place), "-E", "-s", "-c", _FACTS], ASK_S))
-        trouble = _trouble()
+        trouble = _why_hidden(python(place), place) or _trouble()
     facts["trouble"] = trouble
     if options.json:
         print_json(facts)
@@ -143,12 +144,17 @@ def _uv(uv: str, place: Path) -> list[str]:
 
 
 def _why_hidden(interpreter: str | Path, place: Path) -> str | None:
-    """Why the service could not run ``interpreter`` for the environment at ``place``; None if it can."""
-    real = os.path.realpath(interpreter)  # never raises, unlike Path.resolve
-    folder = next((folder for folder in HOMES if Path(real).is_relative_to(folder)), None)
-    if place != SYSTEM_HOME or folder is None:
+    """Why the service could not run ``interpreter`` for the environment at ``place``; None if it can, or never runs."""
+    if place != SYSTEM_HOME:
         return None
-    return f"{real} lies below {folder}, which the service does not see"
+    homes = [os.path.realpath(interpreter)]  # never raises, unlike Path.resolve
+    with suppress(CommandError):
+        homes.append(_do([interpreter, "-E", "-s", "-c", "import sys; print(sys.base_prefix)"], ASK_S).strip())
+    for real in homes:
+        for folder in HIDDEN:
+            if Path(real).is_relative_to(folder):
+                return f"{real} lies below {folder}, which the service does not see"
+    return None
 
 
 def _pythons() -> Iterator[str]:

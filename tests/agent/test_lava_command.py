@@ -110,7 +110,7 @@ def test_the_service_gets_no_python_below_a_home(
     system = tmp_path / "opt" / "lava"
     for module in ("agent.cli.lava", "models.backends.lava"):
         monkeypatch.setattr(f"{module}.SYSTEM_HOME", system)
-    monkeypatch.setattr("agent.cli.lava.HOMES", (str(tmp_path / "root"),))
+    monkeypatch.setattr("agent.cli.lava.HIDDEN", (str(tmp_path / "root"),))
     monkeypatch.setattr("agent.cli.lava.FETCHED", tmp_path / "opt" / "python")
     monkeypatch.setenv("AXOND_LAVA", str(system))
     hidden = tmp_path / "root" / "python3.10"

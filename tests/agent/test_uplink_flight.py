@@ -165,6 +165,24 @@ def test_the_backlog_grows_while_it_is_quick_and_is_halved_once_a_round_when_slo
     assert flight.backlog_window.size == 5, "between quick and slow it stays"
 
 
+def test_a_backlog_of_four_and_a_half_is_judged_as_the_four_that_it_sends() -> None:
+    """Their answers are gathered: by the measure of many they would all be slow, and it would never grow again."""
+    flight = Flight()
+    window = flight.backlog_window
+    seq = 0
+    while window.size < 37:
+        seq += 1
+        flight.add(record(seq), "backlog", seq, 0.0)
+        flight.acknowledged(KEY, word(upto=seq), 0.0)
+    for at in (1.0, 2.0, 3.0):
+        window.cut(at)
+    for at in range(4, 8):
+        seq += 1
+        flight.add(record(seq), "backlog", seq, float(at))
+        flight.acknowledged(KEY, word(upto=seq), at + (QUICK_S + GATHERED_S) / 2)
+    assert window.size > BACKLOG_FIRST
+
+
 def test_the_backlog_leaves_room_for_what_is_fresh_and_never_stops() -> None:
     flight = Flight()
     for seq in range(1, 300):
@@ -175,18 +193,6 @@ def test_the_backlog_leaves_room_for_what_is_fresh_and_never_stops() -> None:
         flight.backlog_window.cut(float(at))
     assert flight.backlog_window.size == 1
     assert Flight(window=1).backlog_room == 1
-
-
-def test_a_long_way_is_not_a_full_one() -> None:
-    """A satellite's answer takes longer than that of a hub that cannot keep up."""
-    flight = Flight()
-    for seq in range(1, 100):
-        flight.add(record(seq), "backlog", seq, float(seq))
-        flight.acknowledged(KEY, word(upto=seq), seq + 2 * GATHERED_S)
-    assert flight.backlog_window.size == WINDOW - BACKLOG_SPARED
-    flight.add(record(100), "backlog", 100, 100.0)
-    flight.acknowledged(KEY, word(upto=100), 100 + 2 * GATHERED_S + SLOW_S + 0.01)
-    assert flight.backlog_window.size == (WINDOW - BACKLOG_SPARED) // 2
 
 
 def test_loss_halves_the_backlog_and_repeats_say_nothing_of_the_time() -> None:

@@ -296,6 +296,14 @@ def test_many_large_identities_are_refused_before_they_fill_the_memory(monkeypat
     monkeypatch.setattr(nir_graph, "MAX_CELLS", 10)
     spikes = nir.IF(np.ones(2), np.ones(2), np.zeros(2))
     nodes = {name: nir.Input(np.array([2])) for name in "abc"} | {f"behind {name}": spikes for name in "abc"}
+    images = {name: nir.Input(np.array([1, 1, 2])) for name in "ab"} | {"both": spikes}
+    edges = [("a", "both"), ("b", "both"), ("both", "output")]
+    graph = nir.NIRGraph({**images, "output": nir.Output(np.array([2]))}, edges, type_check=False)
+    assert nir_graph.convert(graph, DT_S, "made").layers[0].inputs == 4
+    monkeypatch.setattr(nir_graph, "MAX_CELLS", 9)
+    with pytest.raises(BadModel, match="made: its synapses have more than 9 weights in all"):
+        nir_graph.convert(graph, DT_S, "made")
+    monkeypatch.setattr(nir_graph, "MAX_CELLS", 10)
     edges = [(name, f"behind {name}") for name in "abc"]
     with pytest.raises(BadModel, match="made: its synapses have more than 10 weights in all"):
         nir_graph.convert(
