@@ -247,8 +247,10 @@ class BurstClient(Client):
                 now_s = time.monotonic()
                 if not 0 < len(self._out_messages) <= self.few:
                     quiet_until_s = now_s
-                elif now_s >= quiet_until_s:
-                    quiet_until_s = now_s + MODERATE_S
+                    continue
+                if now_s < quiet_until_s:  # awake anyhow: whatever answers the message before is heard now
+                    self._hear(link)
+                quiet_until_s = now_s + MODERATE_S
                 continue
             self.on_rest()
             wait_s = quiet_until_s - time.monotonic()
@@ -262,16 +264,19 @@ class BurstClient(Client):
             if self._bell in events:
                 os.eventfd_read(self._bell)
             if events.get(fd, 0) & ~select.POLLOUT or link.pending():
-                self.loop_read()
-                for _ in range(AT_ONCE):
-                    if not (self._serves(link) and link.pending()):
-                        break
-                    self.loop_read()
+                self._hear(link)
             blocked = blocked and not events.get(fd, 0) & select.POLLOUT
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + look_s
                 self.loop_misc()
         self.on_rest()
+
+    def _hear(self, link: BufferedSocket) -> None:
+        self.loop_read()
+        for _ in range(AT_ONCE):
+            if not (self._serves(link) and link.pending()):
+                break
+            self.loop_read()
 
 
 @lru_cache(256)

@@ -1,5 +1,6 @@
 """What axond does instead of paho: packets in any pieces, the properties of messages, answers that may wait."""
 
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -155,8 +156,13 @@ def test_whoever_sends_much_is_answered_at_once(listen: Callable[..., Any], monk
     monkeypatch.setattr(mqtt_client, "MODERATE_S", 60.0)
     _, link, events = listen(b"", answer=True)
     assert isinstance(events.get(timeout=20), Connected)
-    for seq in range(1, FEW + 2):
-        link.send(seq, Message("t/a", b"x"))
+    assert link._connection is not None
+    client = link._connection.client
+    with monkeypatch.context() as asleep:
+        asleep.setattr(client, "_wake", lambda: None)
+        for seq in range(1, FEW + 2):
+            link.send(seq, Message("t/a", b"x"))
+    client._wake()
     seen = set()
     while len(seen) < FEW + 1:
         event = events.get(timeout=20)
@@ -170,6 +176,20 @@ def test_the_answer_to_a_little_comes_after_a_moment(listen: Callable[..., Any])
     for seq in (1, 2):
         link.send(seq, Message("t/a", b"x"))
         assert events.get(timeout=20) == Acked(seq)
+
+
+def test_whoever_is_awake_to_write_hears_what_has_come(
+    listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A steady flow of a few messages needs no wake-up for their answers."""
+    monkeypatch.setattr(mqtt_client, "MODERATE_S", 60.0)
+    _, link, events = listen(b"", answer=True)
+    assert isinstance(events.get(timeout=20), Connected)
+    assert link._connection is not None
+    link.send(1, Message("t/a", b"x"))
+    assert select.select([link._connection.client.socket()], [], [], 20)[0], "the answer is there, and not heard"
+    link.send(2, Message("t/a", b"x"))
+    assert events.get(timeout=20) == Acked(1)
 
 
 def test_a_broker_that_takes_one_message_at_a_time_is_not_made_slow(
