@@ -128,7 +128,7 @@ def test_stores_side_by_side_keep_each_number_once(target: Target) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     with closing(HubStore.open_for_reading(target)) as reader:
         assert {
             line.device: (line.upto, line.stored, line.ahead, line.problem) for line in reader.ledger()
