@@ -23,7 +23,7 @@ PACKAGES = ("lava-nc==0.10.0", "numpy<2")
 INSTALL_S = 1800.0
 ASK_S = 60.0
 GOLDEN_STEPS = 40
-HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")  # named, not used
+HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
 """What ``ProtectHome=`` and ``PrivateTmp=`` hide from the service."""
 FETCHED = SYSTEM_HOME.with_name("python")
 """Where uv puts a Python for the service."""
@@ -144,7 +144,7 @@ def _uv(uv: str, place: Path) -> list[str]:
 
 
 def _why_hidden(interpreter: str | Path, place: Path) -> str | None:
-    """Why the service could not run ``interpreter`` for the environment at ``place``; None if it can, or never runs."""
+    """Why the service could not run ``interpreter`` for the environment at ``place``; None if it can, or need not."""
     if place != SYSTEM_HOME:
         return None
     homes = [os.path.realpath(interpreter)]  # never raises, unlike Path.resolve
