@@ -16,7 +16,7 @@ from models.base import ModelError
 
 BUILT_IN = (
     "setup", "run", "check", "status", "sensors", "replay", "record", "outbox", "backup", "restore", "hub", "model",
-    "locate", "accelerators", "extras", "lava", "doctor", "version",
+    "data", "locate", "accelerators", "extras", "lava", "doctor", "version",
 )  # fmt: skip
 """Each is ``agent/cli/<name>.py`` with a COMMAND; the entry-point group ``axond.commands`` adds more."""
 

@@ -4,15 +4,20 @@ import importlib
 import os
 from pathlib import Path
 
+from models.datasets.public.known import advice
 from models.datasets.recording import DataError, Recording
 
 HERE = Path(__file__).parent
 
 
+def cache() -> Path:
+    """Where ``axond data get`` puts datasets, each in a folder of its name."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "axond" / "data"
+
+
 def find(name: str) -> Path | None:
     """The folder of dataset ``name``: in $AXOND_DATA, else ../shared/data beside the project, else the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    places = [HERE.resolve().parents[2] / "shared" / "data", cache / "axond" / "data"]
+    places = [HERE.resolve().parents[2] / "shared" / "data", cache()]
     if os.environ.get("AXOND_DATA"):
         places.insert(0, Path(os.environ["AXOND_DATA"]))
     return next((place / name for place in places if (place / name).is_dir()), None)
@@ -22,7 +27,9 @@ def required(name: str, given: Path | None = None) -> Path:
     """``given``, else the folder of dataset ``name``. Raises DataError where there is none."""
     folder = given or find(name)
     if folder is None:
-        raise DataError(f"dataset {name} was not found; give its folder, or set AXOND_DATA to its parent folder")
+        raise DataError(
+            f"dataset {name} was not found; give its folder, or set AXOND_DATA to its parent folder{advice(name)}"
+        )
     return folder
 
 
@@ -39,5 +46,5 @@ def load(folder: Path, split: str) -> list[Recording]:
         markers.append(module.MARKER)
     expected = f"{', '.join(markers[:-1])} or {markers[-1]}"
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder, expected a dataset with {expected}")
+        raise DataError(f"{folder}: no such folder, expected a dataset with {expected}{advice(folder.name)}")
     raise DataError(f"{folder}: none of {expected} is there; point at a dataset's own folder")
