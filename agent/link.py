@@ -10,6 +10,11 @@ NO_SUBSCRIBERS = 0x10
 """PUBACK: the broker took the message and threw it away, because nobody subscribes."""
 FIRST_ERROR = 0x80
 """MQTT 5 reason codes from here on mean that the message was refused."""
+QUOTA_EXCEEDED = 0x97
+"""Refused whatever its topic: the broker takes nothing more for now."""
+FEW = 4
+GATHER_S = 0.1
+"""Answers to so few messages may be posted so late, to be heard together: each would wake a thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ class PahoLink:
 
     Brokers are tried in order, the next one after a failure; after a connection that held it begins with the first
     again. A broker that says that it does not speak MQTT 5 is spoken to in 3.1.1 as long as this link lives. One that
-    hangs up without a word may just be starting: 3.1.1 is tried once, and MQTT 5 first the next time.
+    hangs up without a word may be behind a proxy and just be starting. Unless it has ever spoken MQTT 5, 3.1.1 is tried
+    once; if that is answered, MQTT 5 once more; and only if it hangs up on that again, there is a connection in 3.1.1.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class PahoLink:
         self._next = 0
         self._try_old = False
         self._old: set[Broker] = set()
+        self._spoke_5: set[Broker] = set()
+        self._spoke_old: set[Broker] = set()
         self._connection: Connection | None = None
         self.dropped = 0
         """Incoming messages dropped because nobody took them from the queue."""
@@ -52,6 +55,7 @@ class PahoLink:
             birth,
             death,
             mqtt5=not (self._try_old or broker in self._old),
+            guess=self._try_old and broker not in self._spoke_old,
             persistent_s=self._persistent_s,
             manual_ack=self._manual_ack,
         )
@@ -76,16 +80,19 @@ class PahoLink:
             outcome = connection.outcome()
             connection.close()
             self.dropped += connection.dropped
-            self._learn(connection.broker, outcome, connection.mqtt5)
+            self._learn(connection, outcome)
 
-    def _learn(self, broker: Broker, outcome: Outcome, mqtt5: bool) -> None:
+    def _learn(self, connection: Connection, outcome: Outcome) -> None:
         """Chooses what the next ``start`` tries."""
+        broker, mqtt5 = connection.broker, connection.mqtt5
         self._try_old = False
+        if outcome.answered:
+            (self._spoke_5 if mqtt5 else self._spoke_old).add(broker)
         if outcome.refuses_version and mqtt5:
             self._old.add(broker)
-        elif outcome.hung_up and mqtt5:
+        elif outcome.hung_up and mqtt5 and broker not in self._spoke_5:
             self._try_old = True
         elif outcome.held_s >= STEADY_S and outcome.ended:
             self._next = 0
-        else:
+        elif not (outcome.answered and connection.guess):
             self._next = (self._next + 1) % len(self._brokers)

@@ -24,13 +24,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.link import GATHER_S
+
 READ_BYTES = 65536
 GATHER_BYTES = 65536
 """So much is gathered before it is written."""
 _MALFORMED = (MQTTException, IndexError, KeyError, ValueError, struct.error)
 """What paho's reading of properties raises."""
-MODERATE_S = 0.1
-"""Answers to a few messages wait so long at most to be heard together: each would wake the thread."""
 AT_ONCE = 64
 """Packets that are read before anything else is looked after."""
 
@@ -128,7 +128,7 @@ class BurstClient(Client):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.few = 0
-        """Answers to so many messages are gathered for ``MODERATE_S``: whoever sends little wakes less often."""
+        """Answers to so many messages are gathered for ``GATHER_S``: whoever sends little wakes less often."""
         self.on_rest: Callable[[], None] = _later
         """Called on the thread that serves when it is about to sleep, and at the end."""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -250,7 +250,7 @@ class BurstClient(Client):
                     continue
                 if now_s < quiet_until_s:  # awake anyhow: whatever answers the message before is heard now
                     self._hear(link)
-                quiet_until_s = now_s + MODERATE_S
+                quiet_until_s = now_s + GATHER_S
                 continue
             self.on_rest()
             wait_s = quiet_until_s - time.monotonic()

@@ -18,15 +18,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from agent.link import Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
+from agent.link import FEW, Acked, Birth, Connected, Death, Disconnected, Event, Message, Received
 from agent.mqtt_broker import CONNECT_S, Broker, unreachable
 from agent.mqtt_client import BufferedSocket, BurstClient
 
 CONNACK_S = 10.0
 STOP_S = 1.5
 MAX_IN_FLIGHT = 1000
-FEW = 4
-"""While more messages than these wait for their acknowledgement, answers are heard at once."""
 MAX_PACKET_BYTES = 2 << 20
 """The largest message that a broker may send us: twice the largest batch."""
 MAX_INCOMING = 10_000
@@ -54,6 +52,8 @@ class Outcome:
     """The broker said that it does not speak this version of MQTT."""
     hung_up: bool
     """The broker closed the connection instead of answering."""
+    answered: bool
+    """The broker let us in."""
 
 
 class Connection:
@@ -68,11 +68,14 @@ class Connection:
         death: Death | None,
         *,
         mqtt5: bool,
+        guess: bool = False,
         persistent_s: int,
         manual_ack: bool,
     ) -> None:
+        """``guess``: it is only asked whether the broker answers, and left."""
         self.broker = broker
         self.mqtt5 = mqtt5
+        self.guess = guess
         self.dropped = 0
         self._events = events
         self._birth = birth
@@ -94,6 +97,7 @@ class Connection:
         self._refusal: str | None = None
         self._refuses_version = False
         self._hung_up = False
+        self._let_in = False
         self._connected_s = 0.0
         self._receive_max = 65535
         self._thread = Thread(target=self._connect, name="mqtt-connect", daemon=True)
@@ -129,7 +133,7 @@ class Connection:
     def outcome(self) -> Outcome:
         """How it fares up to now."""
         held_s = time.monotonic() - self._connected_s if self._connected_s else 0.0
-        return Outcome(held_s, self._over, self._refuses_version, self._hung_up)
+        return Outcome(held_s, self._over, self._refuses_version, self._hung_up, self._let_in)
 
     def start(self) -> None:
         self._thread.start()
@@ -188,6 +192,8 @@ class Connection:
                 self._end(f"{self.broker} accepted the connection but did not answer in {CONNACK_S:.0f} s")
             elif self._refusal is not None:
                 self._end(self._refusal)
+            elif self.guess:
+                self._end(f"{self.broker} answers in MQTT 3.1.1; it is asked for MQTT 5 once more")
             elif not self._closed:
                 self._subscribe()
                 if not self._over:  # a device that cannot be answered does not say that it is there
@@ -245,6 +251,7 @@ class Connection:
                 self._refuses_version = True
                 what = "does not speak MQTT 5; going on with MQTT 3.1.1" if self.mqtt5 else "does not speak MQTT 3.1.1"
             self._refusal = f"{self.broker} {what}"
+        self._let_in = not reason.is_failure
         self._receive_max = int(getattr(properties, "ReceiveMaximum", 65535))
         self._answered.set()
 
@@ -253,9 +260,8 @@ class Connection:
     ) -> None:
         if not self._answered.is_set():
             self._hung_up = True
-            kind = "MQTT 5" if self.mqtt5 else "MQTT"
             tls = ", and does it accept cert_file (or want one)?" if self.broker.ca_file else "?"
-            self._refusal = f"{self.broker} closed the connection before it answered; is it an {kind} broker{tls}"
+            self._refusal = f"{self.broker} closed the connection before it answered; is it an MQTT broker{tls}"
             self._answered.set()
         elif self._refusal is None:
             self._hand_over()

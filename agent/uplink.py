@@ -26,13 +26,14 @@ from agent.link import (
     Received,
 )
 from agent.messages import batch_message
-from agent.outage import Backoff, Outage
+from agent.outage import Outage
 from agent.outbox import Outbox
 from agent.outbox_group import Queued
 from agent.record import Key, Record
 from agent.topics import ROOT, Topics
 from agent.uplink_flight import STALL_FIRST_S, Flight, Stall
 from agent.uplink_holes import Holes
+from agent.uplink_refused import RefusedStreams
 from agent.uplink_reports import Reports
 from agent.uplink_retry import Retry
 from agent.uplink_state import UplinkState
@@ -110,13 +111,13 @@ class Uplink:
         self._resent = 0
         self._connection = Outage(log, "uplink is connected again")
         self._delivery = Outage(log, "results are delivered again")
-        self._pause = Backoff(1.0, 60.0)
-        self._paused_until_s = 0.0
+        self._refused = RefusedStreams(outbox)
         self._stall = Stall(stall_first_s)
         self._nacked: dict[Key, tuple[int, float]] = {}
+        self._reported = False
 
     def state(self) -> UplinkState:
-        error = self._connection.sentence or self._delivery.sentence
+        error = self._connection.sentence or self._refused.sentence or self._delivery.sentence
         since_s = time.monotonic() - self._changed_s
         size = len(self._flight) if self._connected else 0
         return UplinkState(
@@ -153,8 +154,10 @@ class Uplink:
     def _open(self) -> None:
         self._events = SimpleQueue()
         self._woken = False
+        self._connected = False
         self._flight = Flight()
         self._holes = Holes()
+        self._refused.begin()
         self._retry.attempt()
         self._link.start(self._events, *self._reports.begin())
 
@@ -180,9 +183,7 @@ class Uplink:
             self._ask_if_stalled(now_s)
             self._repeat_lost(now_s)
             self._close_holes(now_s)
-            self._send_more(now_s)
-            for message in self._reports.due(now_s):
-                self._publish(None, message)
+            self._send_in_turns(now_s)
 
     def _take(self) -> list[Event | None]:
         """What has happened; waits a moment for the first event."""
@@ -212,6 +213,7 @@ class Uplink:
 
     def _handle(self, event: Event | None) -> None:
         if isinstance(event, Connected):
+            self._outbox.release_all()
             self._flight = Flight(receive_max=event.receive_max)
             self._broker = event.broker, event.mqtt
             self._connected = True
@@ -227,18 +229,31 @@ class Uplink:
         elif event is _WAKE:
             self._woken = False
 
+    def _send_in_turns(self, now_s: float) -> None:
+        """Where the broker takes one message at a time, neither results nor reports wait for the others' end."""
+        if self._reported:
+            self._send_more(now_s)
+        self._reported = False
+        for message in self._reports.due(now_s, self._flight.answer_room):
+            self._publish(None, message)
+            self._reported |= message.qos > 0
+        self._send_more(now_s)
+
     def _send_more(self, now_s: float) -> None:
-        if now_s < self._paused_until_s:
+        if self._refused.is_paused(now_s):
             return
         flight = self._flight
+        self._send_records(self._refused.due(now_s, flight.room), now_s)
         while (room := flight.room) > 0 and self._outbox.leasable(flight.backlog_room):
-            records = self._outbox.lease(min(room, 32), 0.0, backlog=flight.backlog_room)
-            stored = [record for record in records if self._holes.is_stored(record)]
-            if stored:
-                self._accept(stored)
-            for record in records:
-                if record not in stored:
-                    self._send_record(record, now_s)
+            self._send_records(self._outbox.lease(min(room, 32), 0.0, backlog=flight.backlog_room), now_s)
+
+    def _send_records(self, records: list[Record], now_s: float) -> None:
+        stored = [record for record in records if self._holes.is_stored(record)]
+        if stored:
+            self._accept(stored)
+        for record in records:
+            if record not in stored:
+                self._send_record(record, now_s)
 
     def _send_record(self, record: Record, now_s: float) -> None:
         if not len(self._flight):
@@ -249,7 +264,7 @@ class Uplink:
 
     def _repeat_lost(self, now_s: float) -> None:
         """What was overtaken is sent again; the rest is left alone."""
-        if now_s < self._paused_until_s:
+        if self._refused.is_paused(now_s):
             return
         flight = self._flight
         for sent in flight.lost(now_s):
@@ -268,12 +283,13 @@ class Uplink:
             self._close_hole(key, now_s)
 
     def _close_hole(self, key: Key, now_s: float) -> None:
-        hole = self._holes.close(key, self._outbox.lowest_held(key), now_s)
-        if hole is None or self._flight.answer_room <= 0:
+        if self._flight.answer_room <= 0:
             return
-        payload = encode_gap(*key, *hole, "delivered before")
-        self._publish(None, batch_message(self._topics, *key, *hole, payload))
-        log.warning("hub lacks %s %d to %d, delivered earlier", key[1], *hole)
+        level = logging.DEBUG if self._holes.is_told(key) else logging.WARNING
+        if (hole := self._holes.close(key, self._outbox.lowest_held(key), now_s)) is not None:
+            payload = encode_gap(*key, *hole, "delivered before")
+            self._publish(None, batch_message(self._topics, *key, *hole, payload))
+            log.log(level, "hub lacks %s %d to %d, delivered earlier", key[1], *hole)
 
     def _batch(self, record: Record) -> Message:
         return batch_message(self._topics, *record.key, record.seq0, record.seq1, record.payload, record.created_us)
@@ -286,17 +302,17 @@ class Uplink:
         return seq
 
     def _answered(self, answer: Acked) -> None:
-        record, _ = self._flight.unanswered.pop(answer.seq, (None, 0.0))
+        under_way = len(self._flight.unanswered)
+        record, sent_s = self._flight.unanswered.pop(answer.seq, (None, 0.0))
         if record is None:
             return
         now_s = time.monotonic()
+        self._flight.backlog_window.receipted(now_s - sent_s, under_way)
         if answer.code >= FIRST_ERROR or (self._ack == "broker" and answer.code == NO_SUBSCRIBERS):
-            self._delivery.failed(f"the broker refuses results on {self._topics.results(record.stream)}: {answer.name}")
-            if now_s >= self._paused_until_s:
-                self._paused_until_s = now_s + self._pause.next_s()
-            if self._flight.remove(record):
-                self._outbox.settle((), [record])
-        elif self._ack == "broker" and answer.code == SUCCESS and self._flight.answered(record, now_s):
+            self._refused.refused(record, answer, self._topics.results(record.stream), self._flight, now_s)
+            return
+        self._refused.taken(record.stream)
+        if self._ack == "broker" and answer.code == SUCCESS and self._flight.answered(record, now_s):
             self._accept([record])
 
     def _received(self, received: Received) -> None:
@@ -311,7 +327,8 @@ class Uplink:
         accepted = self._flight.acknowledged(key, mark, now_s)
         if accepted:
             self._accept(accepted)
-        self._holes.heard(key, mark, complete=self._flight.starts_at(key, mark.upto + 1), now_s=now_s)
+        complete, late = self._flight.starts_at(key, mark.upto + 1), not (received.retain or mark.nack)
+        self._holes.heard(key, mark, complete=complete, now_s=now_s, late=late)
         if mark.reject is not None:
             self._rejected(key, mark.reject, mark.reason)
         elif mark.nack and not received.retain:
@@ -320,7 +337,7 @@ class Uplink:
     def _accept(self, records: list[Record]) -> None:
         self._delivered += sum(record.rows for record in records)
         self._outbox.settle(records)
-        self._pause.reset()
+        self._refused.accepted(records)
         self._delivery.over()
         self._stall.progress(time.monotonic())
 
@@ -366,9 +383,12 @@ class Uplink:
 
     def _say_offline(self, beat: Callable[[], None]) -> None:
         """Replaces the status while we still can, and waits a moment for the broker to have it."""
-        seq = self._publish(None, self._reports.status("offline"))
-        end_s = time.monotonic() + GOODBYE_S
-        while seq in self._flight.unanswered and (left_s := end_s - time.monotonic()) > 0:
+        seq, end_s = 0, time.monotonic() + GOODBYE_S
+        while (left_s := end_s - time.monotonic()) > 0:
+            if not seq and self._flight.answer_room > 0:
+                seq = self._publish(None, self._reports.status("offline"))
+            if seq and seq not in self._flight.unanswered:
+                return
             beat()
             try:
                 event = self._events.get(timeout=left_s)

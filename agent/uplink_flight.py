@@ -1,8 +1,10 @@
 """What is under way on one connection. Bookkeeping only: it is told the time and what happened, and does nothing."""
 
+import math
 import random
 from dataclasses import dataclass, field
 
+from agent.link import FEW, GATHER_S
 from agent.record import Key, Lane, Record
 from agent.uplink_watermark import Watermark
 
@@ -36,30 +38,51 @@ class Sent:
     """When something that was sent later was first known to be stored; later where that says less."""
 
     def is_lost(self, now_s: float) -> bool:
-        patience_s = min(REORDER_S * 2.0 ** (self.tries - 1), REORDER_LONGEST_S)
+        patience_s = min(REORDER_S * 2.0 ** min(self.tries, 32) / 2, REORDER_LONGEST_S)
         return self.overtaken_s is not None and now_s - self.overtaken_s >= patience_s
 
 
 class BacklogWindow:
-    """How many old records may be under way: additive increase while answers are quick, halved when they are slow."""
+    """How many old records may be under way: additive increase while answers are quick, halved when they are slow.
+
+    Quick and slow beside the way to the broker and back: over a satellite that alone takes longer than a busy hub.
+    """
 
     def __init__(self, window: int) -> None:
         self._most = max(1.0, window - BACKLOG_SPARED)
         self._size = min(BACKLOG_FIRST, self._most)
         self._cut_s = 0.0
+        self._way_s = math.inf
+        self._at_least_s = math.inf
 
     @property
     def size(self) -> int:
         return int(self._size)
 
+    def receipted(self, took_s: float, under_way: int) -> None:
+        """The broker has one of ``under_way``: the quickest of them tells how long the way is, however busy the hub."""
+        if under_way > FEW:
+            self._way_s = min(self._way_s, took_s)
+        else:  # it may have come earlier
+            self._at_least_s = min(self._at_least_s, max(0.0, took_s - GATHER_S))
+
+    @property
+    def _known_way_s(self) -> float:
+        return next((way_s for way_s in (self._way_s, self._at_least_s) if way_s < math.inf), 0.0)
+
     def answered(self, sent: Sent, now_s: float) -> None:
         """An old record is stored. The time of one that was sent twice says nothing about the way."""
-        took_s = now_s - sent.sent_s
         if sent.tries > 1:
             return
+        took_s = now_s - sent.sent_s - self._known_way_s
         if took_s < (QUICK_S if self.size > BACKLOG_FIRST else GATHERED_S):
             self._size = min(self._size + 1, self._most)
         elif took_s > SLOW_S and sent.sent_s >= self._cut_s:
+            self.cut(now_s)
+
+    def lost(self, sent: Sent, now_s: float) -> None:
+        """An old record did not arrive, or its answer did not."""
+        if sent.sent_s >= self._cut_s:
             self.cut(now_s)
 
     def cut(self, now_s: float) -> None:
@@ -145,10 +168,10 @@ class Flight:
         line = self._sent[sent.record.key]
         line[sent.record.id] = line.pop(sent.record.id)
         self._overtaken.pop(sent.record.id, None)
+        if sent.lane == "backlog":
+            self.backlog_window.lost(sent, now_s)
         sent.order, sent.sent_s, sent.overtaken_s = order, now_s, None
         sent.tries += 1
-        if sent.lane == "backlog":
-            self.backlog_window.cut(now_s)
 
     def remove(self, record: Record) -> Sent | None:
         """``record`` is no longer under way; None if it was not."""
@@ -214,6 +237,10 @@ class Flight:
         for record in records:
             self.remove(record)
         return records
+
+    def take_stream(self, stream: str) -> list[Record]:
+        """Takes out everything of one stream, of every boot."""
+        return [record for key in list(self._sent) if key[1] == stream for record in self.take(key)]
 
     def find(self, key: Key, seq0: int, seq1: int) -> Record | None:
         """The record of exactly these numbers, if it is under way."""

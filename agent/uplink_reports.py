@@ -1,6 +1,7 @@
 """What the uplink says besides results: birth and death, live values, metrics, the clock, the alarm of the ledger."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,8 @@ class Reports:
         self._live = Live()
         self._metrics_at_s = 0.0
         self._unbalanced: set[Key] = set()
+        self._made: deque[Message] = deque()
+        """One round of messages, until the broker takes them."""
 
     def show(self, rows: Sequence[Queued]) -> None:
         """Results that may be seen live; copies and returns."""
@@ -71,6 +74,7 @@ class Reports:
         self._metrics_at_s = 0.0
         self._clock_told = -1
         self._unbalanced = set()
+        self._made.clear()
         birth = Birth((self._topics.ack("+"),), (self.status("online"), info_message(self._topics, self._info())))
         return birth, Death(self.status("lost"))
 
@@ -78,8 +82,16 @@ class Reports:
         """``state`` is online, offline or lost."""
         return status_message(self._topics, state, self._outbox.boot, self._agent_version, self._region)
 
-    def due(self, now_s: float) -> Iterator[Message]:
-        """What is to be said now, while connected."""
+    def due(self, now_s: float, room: int) -> Iterator[Message]:
+        """What is to be said now, while connected: at most ``room`` messages that the broker answers."""
+        if not self._made:
+            self._made.extend(self._make(now_s))
+        while self._made and (room > 0 or not self._made[0].qos):
+            message = self._made.popleft()
+            room -= message.qos
+            yield message
+
+    def _make(self, now_s: float) -> Iterator[Message]:
         for result in self._live.take(now_s):
             yield live_message(self._topics, result)
         if self._clock is not None:

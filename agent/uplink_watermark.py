@@ -25,6 +25,11 @@ class Watermark:
     """A batch that the hub will never take."""
     reason: str = ""
 
+    @property
+    def highest(self) -> int:
+        """The highest number that the hub has."""
+        return self.have[-1][1] if self.have else self.upto
+
     def covers(self, seq0: int, seq1: int) -> bool:
         """Whether the hub needs nothing of ``seq0`` to ``seq1`` any more."""
         if seq1 <= self.upto:

@@ -37,6 +37,8 @@ MAX_ROWS = 1000
 MAX_COLUMNS = 64
 MAX_SEQ = (1 << 53) - 1
 MAX_UNCERTAINTY_MS = 1e12
+_FARTHEST_NS = 1 << 62
+"""Of a capture time; beyond it is none, and ``t_us`` would leave its 53 bits."""
 VERSION = 1
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "zstd"
@@ -248,18 +250,33 @@ def decode(data: bytes) -> Batch:
     )
 
 
+def identity(data: bytes) -> tuple[str, str, int, int] | None:
+    """Boot, stream, first and last number that bytes name which are no good as a batch; None if they do not."""
+    try:
+        document = _unpack(data)
+    except WireError:
+        return None
+    boot, stream, seq = document.get("boot"), document.get("stream"), document.get("seq")
+    if not (isinstance(seq, list) and len(seq) == 2 and all(type(s) is int for s in seq)):
+        return None
+    named = is_name(boot) and is_name(stream) and 1 <= seq[0] <= seq[1] <= MAX_SEQ
+    return (str(boot), str(stream), seq[0], seq[1]) if named else None
+
+
 def _time_ns(row: Row, put_ns: int) -> int:
     time_ns = row.get("t_ns")
-    if type(time_ns) is int:
-        return time_ns
-    try:
-        return put_ns if time_ns is None else int(time_ns)
-    except (TypeError, ValueError, OverflowError):
-        return put_ns
+    if type(time_ns) is not int:
+        try:
+            time_ns = put_ns if time_ns is None else int(time_ns)
+        except (TypeError, ValueError, OverflowError):
+            return put_ns
+    return time_ns if -_FARTHEST_NS < time_ns < _FARTHEST_NS else put_ns
 
 
 def _columns(rows: list[Row]) -> dict[str, object]:
     names = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name != "t_ns"]
+    if len(names) > MAX_COLUMNS:
+        raise TooLarge(f"{len(names)} columns, at most {MAX_COLUMNS} go into a batch")
     columns: dict[str, object] = {}
     for name, raw in zip(names, _values(rows, names), strict=True):
         values, kinds = raw, set(map(type, raw))
@@ -299,7 +316,8 @@ def plain(value: object) -> Value:
         return value
     item = getattr(value, "item", None)
     if item is not None and getattr(value, "ndim", None) == 0:
-        return plain(item())
+        bare = item()
+        return str(value) if type(bare) is type(value) else plain(bare)  # a longdouble has no bare form
     return str(value)
 
 

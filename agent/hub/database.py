@@ -7,7 +7,14 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import QueuePool
 
 from agent.errors import ConfigError
@@ -16,14 +23,21 @@ from drivers.extras import how_to_install
 Target: TypeAlias = Path | str
 """A file, or a URL ``postgresql://...``."""
 
-AWAY = (OperationalError, InterfaceError, InternalError)
-"""Locked, full, gone, starting or being failed over: try again."""
+
+class MovedError(SQLAlchemyError):
+    """The file that is open is not the one at its path any more: one sentence without the path."""
+
+
+AWAY = (OperationalError, InterfaceError, InternalError, MovedError)
+"""Locked, full, gone, moved, starting or being failed over: try again."""
 LOCK_WAIT_S = 2.0
 READ_WAIT_S = 5.0
 CONNECT_S = 5
 _SILENT_MS = 10_000
 _LIMITS = f"-c lock_timeout={LOCK_WAIT_S:.0f}s -c idle_in_transaction_session_timeout={_SILENT_MS}"
 """A hub that hangs in a transaction must not hold up the others."""
+_PREPARED = 16
+"""Statements that SQLite keeps prepared. Each number of streams in a group is another one, of up to 100 kB."""
 _ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
 
 
@@ -72,7 +86,7 @@ def _opener(path: Path, read_only: bool) -> Callable[[], sqlite3.Connection]:
         if read_only:
             uri = f"{path.absolute().as_uri()}?mode=ro"
             return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=READ_WAIT_S)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S, cached_statements=_PREPARED)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")

@@ -10,7 +10,7 @@ from agent.clock_epochs import Knowledge, parse_report
 from agent.hub.books import Stream
 from agent.link import Received
 from agent.topics import UpTopic, is_name, parse_up
-from agent.wire import Batch, WireError, decode
+from agent.wire import Batch, WireError, decode, identity
 
 MAX_DOCUMENT_BYTES = 256 << 10
 MAX_EVENT_BYTES = 4 << 10
@@ -34,6 +34,8 @@ class Parsed:
     kind: str = ""
     """What is counted; of few different values, whatever devices send."""
     reason: str = ""
+    claimed: tuple[Stream, int, int] | None = None
+    """The stream, first and last number of a batch that is no good, if the message says so."""
 
     @property
     def device(self) -> str:
@@ -45,14 +47,6 @@ class Parsed:
         """What travels beside a document; empty if there is none."""
         boot = self.message.properties.get("boot", "")
         return boot if is_name(boot) else ""
-
-    @property
-    def claimed(self) -> tuple[Stream, int, int] | None:
-        """The stream, first and last number of a batch that is no good, if the message says so beside its payload."""
-        named = _CE_ID.match(self.message.properties.get("ce-id", ""))
-        if self.topic is None or self.topic.kind != "res" or named is None:
-            return None
-        return (self.device, named[1], self.topic.stream), int(named[2]), int(named[3])
 
 
 def parse(root: str, message: Received) -> Parsed:
@@ -72,7 +66,19 @@ def parse(root: str, message: Received) -> Parsed:
         return Parsed(message, topic, replace(batch, t_us=(), columns=None))
     except WireError as error:
         kind = "bad batch" if topic.kind == "res" else f"bad {topic.kind}"
-        return Parsed(message, topic, kind=kind, reason=str(error))
+        claim = _claimed(message, topic) if topic.kind == "res" else None
+        return Parsed(message, topic, kind=kind, reason=str(error), claimed=claim)
+
+
+def _claimed(message: Received, topic: UpTopic) -> tuple[Stream, int, int] | None:
+    """What stands beside the payload, else (MQTT 3.1.1 has no such place) what the payload itself says."""
+    named = _CE_ID.match(message.properties.get("ce-id", ""))
+    if named is not None:
+        return (topic.device, named[1], topic.stream), int(named[2]), int(named[3])
+    said = identity(message.payload) if "ce-id" not in message.properties else None
+    if said is None or said[1] != topic.stream:
+        return None
+    return (topic.device, said[0], topic.stream), said[2], said[3]
 
 
 def _no_number(text: str) -> float:

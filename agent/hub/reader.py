@@ -27,8 +27,9 @@ class HubReader:
     SQLAlchemy's ``OperationalError`` means busy or away: try again.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, target: Target) -> None:
         self._engine = engine
+        self._target = target
 
     @classmethod
     def open_for_reading(cls, target: Target) -> Self:
@@ -50,7 +51,7 @@ class HubReader:
                 "is just being made, or empty" if version == 0 else "is of an older axond until a hub has run with it"
             )
             raise FileNotFoundError(f"no hub store {label(target)} yet: it {what}")
-        return cls(engine)
+        return cls(engine, target)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -21,13 +21,14 @@ from agent.errors import ConfigError
 from agent.hub.alarms import Report
 from agent.hub.answers import Answers
 from agent.hub.books import Stream, pending_elsewhere, told_by
-from agent.hub.database import AWAY, Target, is_server, label, why
+from agent.hub.database import AWAY, MovedError, Target, is_server, label, why
 from agent.hub.parse import Parsed, parse
 from agent.hub.retention import Retention
 from agent.hub.store import Arrivals, HubStore, Outcome
 from agent.link import FIRST_ERROR, Acked, Birth, Connected, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
 from agent.outage import Backoff, Outage
+from agent.refusals import Refusals
 from agent.topics import ROOT, Topics, hub_filters, is_name
 from agent.wire import CONTENT_TYPE, wall_us
 from agent.worker import rest
@@ -84,7 +85,7 @@ class Hub:
         self._expire_at_s = 0.0
         self._connection = Outage(log, "hub is connected again")
         self._storage = Outage(log, "hub stores again")
-        self._refused = Outage(log, "the broker takes the hub's answers again")
+        self._refused = Refusals(log, "the broker takes the hub's answers again")
         self._backoff = Backoff(0.5, 1.5)
         self._storage_backoff = Backoff(0.1, 5.0)
         self.connected = Flag()
@@ -130,6 +131,9 @@ class Hub:
 
     def _unusable(self, reason: str) -> ConfigError:
         return ConfigError(f"hub store {self._label} cannot be opened: {reason}")
+
+    def _unwritable(self, error: Exception) -> str:
+        return f"hub store {self._label} cannot be written: {why(error)}; messages wait"
 
     def _filters(self) -> tuple[str, ...]:
         """Every hub hears what is retained: status, info and clock; a broker retains nothing for those that share."""
@@ -183,9 +187,10 @@ class Hub:
     def _hear(self, answer: Acked) -> None:
         """A broker that forbids the hub's answers keeps every device waiting: that must be said."""
         if answer.code >= FIRST_ERROR:
-            self._refused.failed(f"the broker refuses the hub's answers: {answer.name}; may it publish to down/ack/# ?")
+            what = f"the broker refuses the hub's answers: {answer.name}; may it publish to down/ack/# ?"
+            self._refused.refused(what)
         else:
-            self._refused.over()
+            self._refused.taken()
 
     def _take(self) -> list[Event]:
         """All that is there, up to a group; waits a moment for the first."""
@@ -209,7 +214,7 @@ class Hub:
             try:
                 outcome = store.store(arrivals)
             except AWAY as error:
-                self._storage.failed(f"hub store {self._label} cannot be written: {why(error)}; messages wait")
+                self._storage.failed(self._unwritable(error))
                 self._answers.hurry(all_of_them=True)
                 rest(self._storage_backoff.next_s(), stop, beat)
                 if stop.is_set():
@@ -286,6 +291,8 @@ class Hub:
                 gone = store.expire(before_us, EXPIRE_BATCHES)
                 if gone < EXPIRE_BATCHES:
                     store.forget(before_us, EXPIRE_BATCHES)
+        except MovedError as error:
+            self._storage.failed(self._unwritable(error))
         except AWAY as error:
             log.debug("hub store %s: old results stay a little longer: %s", self._label, why(error))
         if gone < EXPIRE_BATCHES:

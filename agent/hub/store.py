@@ -5,12 +5,14 @@ everything is written set by set. Hubs that share a database wait for each other
 """
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Update, bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, Update, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InternalError, SQLAlchemyError
 from typing_extensions import Self
@@ -21,8 +23,9 @@ from agent.errors import ConfigError
 from agent.hub import clocks, events, schema
 from agent.hub.alarms import Report, judge
 from agent.hub.books import Account, Alarm, Mark, Stream, StreamLedger, Told, to_text
-from agent.hub.database import Target, connect, label
+from agent.hub.database import MovedError, Target, connect, label, why
 from agent.hub.forget import forget
+from agent.hub.place import Place
 from agent.hub.ranges import Coverage, ScatteredError
 from agent.hub.reader import HubReader
 from agent.hub.retention import DAY_US, Stretch
@@ -30,8 +33,12 @@ from agent.wire import Batch, wall_us
 
 TOO_SCATTERED = "batch too far from the rest"
 """How a batch that would make too many ranges is counted; it is not answered, so it comes again."""
+METRICS = "metrics"
 TRUSTED, SINCE, SEEN = "hub", "since", "seen"
 """Rows of ``trusted``: when the clock was trusted last; the stretch in which one that is not trusted yet goes on."""
+RETURN_S = 60.0
+"""How long a file that was removed may take to come back, by a restore say, before a new one is made."""
+REMOVED = f"the file was removed; a new one is made unless it comes back within {RETURN_S:.0f} s"
 READ_STREAMS = 200
 """Accounts that are read at once: databases bound the parameters of a statement."""
 
@@ -82,23 +89,59 @@ class HubStore(HubReader):
     stretches: tuple[Stretch, ...] = ()
     """What was known of hubs' clocks when the store was opened."""
 
+    def __init__(self, engine: Engine, target: Target) -> None:
+        super().__init__(engine, target)
+        self._place = Place(target)
+        self._left_s: float | None = None
+        """Since when no file is open, because it was removed or replaced."""
+
     @classmethod
     def open(cls, target: Target) -> Self:
         """Opens or makes the store. ``ConfigError`` if it can never be one; ``AWAY`` and ``OSError`` as they come."""
-        engine = connect(target, read_only=False)
+        store = cls(connect(target, read_only=False), target)
+        store._prepare()
+        return store
+
+    def _prepare(self) -> None:
         try:
-            with engine.begin() as connection:
+            with self._engine.begin() as connection:
                 schema.prepare(connection)
                 rows = connection.execute(select(schema.trusted)).all()
         except schema.ForeignSchemaError as error:
-            engine.dispose()
-            raise ConfigError(f"hub store {label(target)}: {error}") from error
+            self._engine.dispose()
+            raise ConfigError(f"hub store {label(self._target)}: {error}") from error
         except SQLAlchemyError:
-            engine.dispose()
+            self._engine.dispose()
             raise
-        store = cls(engine)
-        store._take_clock({row.clock: int(row.at_us) for row in rows})
-        return store
+        self._take_clock({row.clock: int(row.at_us) for row in rows})
+        self._place.hold()
+        self._left_s = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction. ``MovedError`` if its end finds the file removed or replaced: nobody will ever read it."""
+        self._stay()
+        with self._engine.begin() as connection:
+            yield connection
+        self._stay()
+
+    def _stay(self) -> None:
+        """Sees that the file that is open is the one at its path; the next call after a ``MovedError`` opens that."""
+        vacant = self._place.is_vacant()
+        if self._left_s is not None:
+            self._open_again(vacant)
+        elif vacant or not self._place.is_held():
+            if self._place.leave(self._engine):
+                self._left_s = time.monotonic()
+            raise MovedError(REMOVED if vacant else "the file was replaced by another one")
+
+    def _open_again(self, vacant: bool) -> None:
+        if vacant and time.monotonic() < (self._left_s or 0.0) + RETURN_S:
+            raise MovedError(REMOVED)
+        try:
+            self._prepare()
+        except (ConfigError, SQLAlchemyError) as error:
+            raise MovedError(f"the file that is there now cannot be opened: {why(error)}") from error
 
     def _take_clock(self, noted: Mapping[str, int]) -> None:
         self.trusted_us = noted.get(TRUSTED)
@@ -109,7 +152,7 @@ class HubStore(HubReader):
     def store(self, arrivals: Arrivals) -> Outcome:
         """Stores a group in one transaction, durable when this returns; whatever comes again is counted, not stored."""
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 return _Transaction(connection, self._now_us()).store(arrivals)
         except InternalError:
             # A server that became read-only at a fail-over keeps its connections: the next one may find another.
@@ -118,7 +161,7 @@ class HubStore(HubReader):
 
     def expire(self, before_us: int, limit: int) -> int:
         """Removes up to ``limit`` batches received before then and notes it in their accounts; returns how many."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             batches, streams = schema.batches.c, schema.streams.c
             old = select(batches.id, batches.device, batches.boot, batches.stream, batches.seq0, batches.seq1)
             old = old.where(batches.received_us < before_us).order_by(batches.received_us).limit(limit)
@@ -135,21 +178,21 @@ class HubStore(HubReader):
 
     def forget(self, before_us: int, limit: int) -> int:
         """Removes up to ``limit`` accounts of ended boots without news since then that have no results any more."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             return forget(connection, before_us, limit)
 
     def trust(self, now_us: int) -> None:
         """The clock is right. What was received at times that cannot be, before it was, is taken for received now."""
         batches = schema.batches.c
         odd = or_(batches.received_us > now_us + DAY_US, batches.received_us < BUILT_US)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             _note_clock(connection, {TRUSTED: now_us})
             connection.execute(update(schema.batches).where(odd).values(received_us=now_us))
         self.trusted_us = now_us
 
     def watch_clock(self, stretch: Stretch) -> None:
         """The clock is on its way to be trusted; the next start goes on from here."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             _note_clock(connection, {SINCE: stretch.since_us, SEEN: stretch.seen_us})
 
     def _now_us(self) -> int:
@@ -158,7 +201,7 @@ class HubStore(HubReader):
 
     def accept(self, lines: Iterable[StreamLedger]) -> None:
         """Notes that a person knows what is wrong with these accounts: it fails nothing unless it becomes more."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             put = insert_for(connection)(schema.accepted)
             new = {name: put.excluded[name] for name in ("sentence", "results", "accepted_us")}
             put = put.on_conflict_do_update(index_elements=["device", "boot", "stream"], set_=new)
@@ -184,8 +227,10 @@ class _Transaction:
         accounts = self._accounts(list(dict.fromkeys([*order, *arrivals.told])), arrivals.asked)
         rejected = Counter(arrivals.rejected)
         self._add_batches(arrivals.batches, accounts, rejected, outcome)
+        repeated = self._repeated(arrivals.documents)
         for key, told in arrivals.told.items():
-            accounts[key].hear(told)
+            if key[0] not in repeated:
+                accounts[key].hear(told)
         self._put_accounts({key: accounts[key] for key in sorted(touched)})
         self._put_documents(arrivals.documents)
         for device in sorted(arrivals.events):
@@ -198,6 +243,15 @@ class _Transaction:
         outcome.marks = {key: accounts[key].mark() for key in outcome.marks}
         outcome.asked = {key: accounts.get(key, Account()).mark() for key in arrivals.asked}
         return outcome
+
+    def _repeated(self, documents: Mapping[tuple[str, str], tuple[str, str]]) -> set[str]:
+        """Devices whose metrics are the last ones to the letter: the message came again, and proves nothing more."""
+        heard = {device: document for (device, kind), document in documents.items() if kind == METRICS}
+        if not heard:
+            return set()
+        known = schema.documents.c
+        asked = select(known.device, known.boot, known.body).where(known.device.in_(heard), known.kind == METRICS)
+        return {row.device for row in self._connection.execute(asked) if heard[row.device] == (row.boot, row.body)}
 
     def _accounts(self, touched: list[Stream], asked: set[Stream]) -> dict[Stream, Account]:
         """The accounts of all these streams, locked; those of ``touched`` are made, in that order, if they are new."""

@@ -26,8 +26,9 @@ from pydantic import Field, field_validator, model_validator
 from agent.credentials import CredentialPath
 from agent.mirrors.base import Device, Mirror, MirrorConfig, captured_ns, columns
 from agent.mirrors.line_protocol import line, tag_set
-from agent.outage import Backoff, Outage
+from agent.outage import Backoff
 from agent.outbox_group import Queued
+from agent.refusals import Refusals
 from agent.wire import SystemClock, plain
 from agent.worker import rest
 
@@ -138,7 +139,7 @@ class Influx(Mirror[InfluxConfig]):
         self._tags = tag_set({**cfg.tags, "device": device.id})
         self._written = False
         self._under_way = 0
-        self._outage = Outage(_log, f"{self.name} writes again")
+        self._outage = Refusals(_log, f"{self.name} writes again")
         self._backoff = Backoff(0.5, 30.0)
 
     def connection(self) -> tuple[bool, str | None]:
@@ -201,13 +202,14 @@ class Influx(Mirror[InfluxConfig]):
             self.sent += batch.rows
             self._under_way = 0
             self._written = True
-            self._outage.over()
+            self._outage.taken()
             return True
         what = f"answers {post.status}: {post.said}" if post.status else f"cannot be reached: {post.said}"
-        self._outage.failed(f"{self.name}: {self.cfg.url} {what}")
         self._written = False
         if post.status not in _AT_FAULT:
+            self._outage.failed(f"{self.name}: {self.cfg.url} {what}")
             return False
+        self._outage.refused(f"{self.name}: {self.cfg.url} {_PARTIAL.sub('some dropped', what)}")
         dropped = _PARTIAL.search(post.said)
         refused = min(int(dropped[1]), batch.rows) if dropped else batch.rows
         self.refused += refused

@@ -14,8 +14,9 @@ from agent.link import FIRST_ERROR, Acked, Birth, Connected, Death, Disconnected
 from agent.mirrors.base import Device, Mirror
 from agent.mirrors.broker_config import BrokerConfig
 from agent.mqtt import Broker, PahoLink
-from agent.outage import Backoff, Outage
+from agent.outage import Backoff
 from agent.outbox_group import Queued
+from agent.refusals import Refusals
 from agent.wire import SystemClock
 from agent.worker import rest
 
@@ -55,7 +56,7 @@ class MqttMirror(Mirror[B], Generic[B]):
     def __init__(self, name: str, cfg: B, device: Device) -> None:
         super().__init__(name, cfg, device)
         self.clock = SystemClock()
-        self.outage = Outage(_log, f"{self.name} works again")
+        self.outage = Refusals(_log, f"{self.name} works again")
         # No name has a colon: this is no other device's client id.
         self._client_id = f"{device.id}:{name}"
         self._login: Broker | None = None
@@ -196,12 +197,12 @@ class MqttMirror(Mirror[B], Generic[B]):
         if answer.code >= FIRST_ERROR:
             self.refused += len(sent.rows)
             self._refused_topics.add(sent.topic)
-            self.outage.failed(f"{self.name}: {self._login} refuses {sent.topic}: {answer.name}")
+            self.outage.refused(f"{self.name}: {self._login} refuses {sent.topic}: {answer.name}")
             return
         self.sent += len(sent.rows)
         self._refused_topics.discard(sent.topic)
         if not self._refused_topics:
-            self.outage.over()
+            self.outage.taken()
 
     def _silent(self, now_s: float) -> bool:
         sent_s = next((sent.at_s for sent in self._unanswered.values()), now_s)

@@ -8,6 +8,7 @@ there is a new metric; NDEATH before a disconnection that is meant. Results that
 """
 
 import logging
+import time
 from dataclasses import replace
 
 from pydantic import Field
@@ -27,6 +28,11 @@ LATE_MS = 10_000
 TAKE_ROWS = 250
 """Results a message, which is then below the 128 KB that some brokers take, and ten messages a second at most: without
 acknowledgements that is the only pace there is."""
+
+REBIRTH_S = 1.0
+"""A birth that is asked for comes no sooner than this after the last one."""
+ASKED_S = 60.0
+"""Being asked for births is news if it did not happen for so long."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,16 +55,18 @@ class Sparkplug(MqttMirror[SparkplugConfig]):
         self._node = cfg.edge_node_id or device.id
         self._now: dict[str, Metric] = {}
         """Every metric that was born, with its present value."""
+        self._captured_ns: dict[str, int] = {}
+        """When the present values were captured: wall clocks are corrected, this is not."""
         self._message_seq = 0
-        self._bd_seq = 0
-        self._bd_used = False
+        self._bd_seq = -1
         self._birth_wanted = False
+        self._born_s = 0.0
+        self._asked_s = -ASKED_S
         self._garbled = False
 
     def birth(self) -> Birth:
-        if self._bd_used:
-            self._bd_seq = (self._bd_seq + 1) % 256
-            self._bd_used = False
+        # Even if the last attempt was not answered: its death may be on its way, and must not pass for this one's.
+        self._bd_seq = (self._bd_seq + 1) % 256
         return Birth((self._topic("NCMD"),), (self._born(),))
 
     def death(self) -> Death:
@@ -66,9 +74,6 @@ class Sparkplug(MqttMirror[SparkplugConfig]):
 
     def farewell(self) -> Message:
         return self._died()
-
-    def joined(self) -> None:
-        self._bd_used = True
 
     def received(self, received: Received) -> None:
         try:
@@ -78,53 +83,65 @@ class Sparkplug(MqttMirror[SparkplugConfig]):
             _log.log(level, "%s: %s is no Sparkplug payload: %s", self.name, received.topic, error)
             self._garbled = True
             return
-        if wanted and not self._birth_wanted:
-            _log.info("%s: birth asked for", self.name)
-            self._birth_wanted = True
+        if wanted:
+            now_s = time.monotonic()
+            level = logging.INFO if now_s - self._asked_s >= ASKED_S else logging.DEBUG
+            _log.log(level, "%s: birth asked for", self.name)
+            self._birth_wanted, self._asked_s = True, now_s
 
     def exchange(self) -> None:
         if self.slow():
             return
         if self._birth_wanted:
-            self._birth_wanted = False
+            # The specification wants no data between the command and the birth.
+            if time.monotonic() - self._born_s < REBIRTH_S:
+                return
             self.publish(self._born())
         rows = self.copies.take(TAKE_ROWS)
         if not rows:
             return
         metrics = self._metrics(rows)
-        born_anew = [m for m in metrics if m.name not in self._now or self._now[m.name].datatype is not m.datatype]
+        born_anew = [m for m, _ in metrics if m.name not in self._now or self._now[m.name].datatype is not m.datatype]
         if born_anew:
             self._now |= {m.name: replace(m, value=None, historical=False) for m in born_anew}
+            self._captured_ns |= {m.name: 0 for m in born_anew}
             self.publish(self._born())
-        for metric in metrics:
-            if metric.timestamp_ms >= self._now[metric.name].timestamp_ms:
+        for metric, at_ns in metrics:
+            if at_ns >= self._captured_ns[metric.name]:
                 self._now[metric.name] = replace(metric, historical=False)
-        self.publish(self._message("NDATA", metrics, self._next_seq()), rows)
+                self._captured_ns[metric.name] = at_ns
+        self.publish(self._message("NDATA", [metric for metric, _ in metrics], self._next_seq()), rows)
 
-    def _metrics(self, rows: list[Queued]) -> list[Metric]:
-        """Numbers are Double. A column that had text once stays String, so that types do not flap."""
+    def _metrics(self, rows: list[Queued]) -> list[tuple[Metric, int]]:
+        """With the time of capture. Numbers are Double.
+
+        A column that had text once stays String, so that types do not flap.
+        """
         now_ms, offset_us = wall_us() // 1000, self.clock.offset_us()
-        cells: list[tuple[str, Value, int]] = []
+        cells: list[tuple[str, Value, int]] = []  # with the time of capture
         texts = {name for name, metric in self._now.items() if metric.datatype is DataType.STRING}
         for row in rows:
-            time_ms = (captured_ns(row) // 1000 + offset_us) // 1000
+            at_ns = captured_ns(row)
             for column, raw in columns(row):
                 name, value = f"{row.stream}/{column}", plain(raw)
-                cells.append((name, value, time_ms))
+                cells.append((name, value, at_ns))
                 if isinstance(value, str):
                     texts.add(name)
         known = {name for name, value, _ in cells if value is not None} | self._now.keys()
-        return [
-            Metric(name, DataType.STRING, None if value is None else str(value), time_ms, now_ms - time_ms > LATE_MS)
-            if name in texts
-            else Metric(name, DataType.DOUBLE, _double(value), time_ms, now_ms - time_ms > LATE_MS)
-            for name, value, time_ms in cells
-            if name in known
-        ]
+        metrics = []
+        for name, value, at_ns in cells:
+            if name not in known:
+                continue
+            time_ms = (at_ns // 1000 + offset_us) // 1000
+            kind = DataType.STRING if name in texts else DataType.DOUBLE
+            shown = _double(value) if kind is DataType.DOUBLE else None if value is None else str(value)
+            metrics.append((Metric(name, kind, shown, time_ms, now_ms - time_ms > LATE_MS), at_ns))
+        return metrics
 
     def _born(self) -> Message:
         now_ms = wall_us() // 1000
         self._message_seq = 0
+        self._birth_wanted, self._born_s = False, time.monotonic()
         own = [
             Metric("bdSeq", DataType.INT64, self._bd_seq, now_ms),
             Metric(REBIRTH, DataType.BOOLEAN, False, now_ms),

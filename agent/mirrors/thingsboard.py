@@ -62,7 +62,7 @@ class ThingsBoard(MqttMirror[ThingsBoardConfig]):
                 part = _telemetry(row, offset_us)
                 if len(part) + 2 > MAX_BYTES:
                     self.refused += 1
-                    self.outage.failed(
+                    self.outage.refused(
                         f"{self.name}: a result of {row.stream} has {len(part)} bytes, above {MAX_BYTES}"
                     )
                     continue

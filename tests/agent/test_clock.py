@@ -325,7 +325,9 @@ def test_the_hub_is_told_at_once_on_change_and_now_and_then(tmp_path: Path) -> N
     reports.begin()
 
     def told(now_s: float) -> list[str]:
-        return [message.topic.rpartition("/")[2] for message in reports.due(now_s) if "metrics" not in message.topic]
+        return [
+            message.topic.rpartition("/")[2] for message in reports.due(now_s, 100) if "metrics" not in message.topic
+        ]
 
     assert told(100.0) == [], "nothing is known"
     clock.known()
@@ -335,7 +337,7 @@ def test_the_hub_is_told_at_once_on_change_and_now_and_then(tmp_path: Path) -> N
     assert told(200.0) == []
     clock.set_by_hand(-3600.0)
     looks(made, clock, 1)
-    (clocks, leap) = list(reports.due(300.0))
+    (clocks, leap) = list(reports.due(300.0, 100))
     assert clocks.retain and clocks.qos == 1, "a hub that comes later hears it"
     event = json.loads(leap.payload)
     assert (event["event"], event["state"], event["by_ms"], event["steps"]) == ("clock", "leapt", -3_600_000.0, 2)

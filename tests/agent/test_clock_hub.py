@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from agent import wire
-from agent.clock_epochs import Fix, Knowledge
+from agent.clock_epochs import Fix, Knowledge, from_document
 from agent.hub import clocks
 from agent.hub.database import Target
 from agent.hub.parse import parse
@@ -86,6 +86,19 @@ def test_only_so_many_epochs_of_a_device_are_kept(store: HubStore, monkeypatch: 
         store.store(told(Knowledge(least_us=number), f"k{number}"))
     with store._engine.begin() as connection:
         assert sorted(clocks.load(connection, "d1")) == ["k2", "k3", "k4"]
+
+
+def test_of_many_epochs_only_those_that_are_told_are_read(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices that all come back at once each tell of their clocks, and results wait meanwhile."""
+    known = {f"k{number}": Knowledge((Fix(number, TRUE_US, 1.0),)) for number in range(100)}
+    store.store(Arrivals(clocks={"d1": known}))
+    read: list[object] = []
+    monkeypatch.setattr(clocks, "from_document", lambda body: read.append(body) or from_document(body))
+    store.store(told(Knowledge((Fix(5, TRUE_US, 2.0),)), "k7"))
+    assert len(read) == 1
+    with store._engine.begin() as connection:
+        now = clocks.load(connection, "d1")
+    assert now == {**known, "k7": Knowledge((Fix(5, TRUE_US, 2.0),))}
 
 
 def test_a_report_that_is_none_is_rejected_and_counted() -> None:

@@ -52,6 +52,25 @@ def test_a_document_that_could_not_be_read_again_is_refused(payload: bytes, reas
     assert reason in parse("axond/v1", received(payload)).reason
 
 
+def test_a_batch_that_is_no_good_is_named_even_without_properties() -> None:
+    """MQTT 3.1.1 carries none: a device was never told that its batch is rejected, and sent it for ever."""
+
+    def claim(properties: dict[str, str] | None = None, stream: str = "kw", **changes: Any) -> object:
+        document = {"v": 2, "boot": "b1", "stream": "kw", "seq": [3, 4], **changes}
+        payload = zstandard.compress(json.dumps(document).encode())
+        parsed = parse("axond/v1", replace(received(payload, f"res/{stream}"), properties=properties or {}))
+        assert parsed.reason
+        return parsed.claimed
+
+    assert claim() == (("d1", "b1", "kw"), 3, 4)
+    assert claim({"ce-id": "d1/b1/5-6"}) == (("d1", "b1", "kw"), 5, 6)
+    assert claim({"ce-id": "strange"}) is None
+    assert claim(stream="imu") is None, "topic and payload do not agree"
+    assert claim(boot=7) is None and claim(seq=[4, 3]) is None and claim(seq=[1, True]) is None
+    assert parse("axond/v1", received(b"no zstd", "res/kw")).claimed is None
+    assert parse("axond/v1", received(b"no JSON", "info")).claimed is None
+
+
 def test_a_document_within_the_limits_is_taken() -> None:
     assert parse("axond/v1", received(nested(MAX_LEVELS))).reason == ""
     assert parse("axond/v1", received(b'{"a":' + b"9" * 4000 + b"}")).reason == ""

@@ -1,5 +1,6 @@
 """The hub's store on SQLite and on PostgreSQL: each number once, in any order, all of a group or nothing."""
 
+import ctypes
 import random
 import sqlite3
 import subprocess
@@ -172,6 +173,21 @@ def test_results_of_an_ended_boot_that_never_come_are_an_alarm(
     assert [line.alarm for line in store.ledger("d1")] == [never, None]
     store.store(arrivals(gap(4, 5, "damaged")))
     assert next_boot(idle=True) == [Alarm(KEY, "")]
+
+
+@pytest.mark.parametrize(("second", "alarms"), [("again", 0), ("a minute later", 1)])
+def test_metrics_that_come_twice_say_nothing_more(
+    store: HubStore, monkeypatch: pytest.MonkeyPatch, second: str, alarms: int
+) -> None:
+    """A hub that dies before it answers hears the same message again; an idle device says the same in another one."""
+    store.store(arrivals(batch(1, 3)))
+    for text in ("again", second):
+        metrics = Arrivals(told={KEY: told(5, 3, pending=2)}, reports={"d1": Report("b1", idle=False)})
+        metrics.documents["d1", "metrics"] = "b1", text
+        store.store(metrics)
+    monkeypatch.setattr("agent.hub.store.wall_us", lambda: wire.wall_us() + 2 * QUIET_US)
+    later = Arrivals(told={("d1", "b2", "kw"): told(0, 0)}, reports={"d1": Report("b2", idle=True)})
+    assert len(store.store(later).alarms) == alarms
 
 
 def test_old_results_expire_and_stay_accounted_for(store: HubStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +364,22 @@ def test_the_newest_results_of_a_long_boot_need_not_all_be_in_memory(store: HubS
     assert said[:3] == ["59998", "59999", "60000"]
     assert int(said[3]) < 8_000, "KiB; 26 MB lie there"
     assert len(store.results("d1", "kw", 10**6, boot="b1")) == 60_000
+
+
+def test_groups_of_every_size_take_little_memory(tmp_path: Path) -> None:
+    """SQLite keeps statements prepared, and each number of streams makes another one."""
+    with closing(HubStore.open(tmp_path / "hub.db")) as store:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        library = next((line.split()[-1] for line in maps if "libsqlite3" in line), None)
+        if library is None:
+            pytest.skip("SQLite is built into Python")
+        used = ctypes.CDLL(library).sqlite3_memory_used
+        used.restype = ctypes.c_longlong
+        keys = [(f"d{number}", "b1", "kw") for number in range(200)]
+        before = used()
+        for number in range(2, 200, 2):
+            store.store(Arrivals(told=dict.fromkeys(keys[:number], told(1, 0, pending=1))))
+        assert used() - before < 4_000_000, "bytes; they were 7 million"
 
 
 def test_a_group_may_touch_very_many_streams(store: HubStore) -> None:

@@ -194,9 +194,25 @@ def test_lines_at_fault_are_dropped_and_anything_else_is_tried_again_with_the_sa
         eventually(lambda: sent.state().sent == 3 - refused, "the rest")
         worker.stop()
         assert sent.state().dropped == refused
-        assert sent.state().error is None
+        assert bool(sent.state().error) == bool(refused), "the next may be refused again: that is said for a while"
         if not refused:
             assert server.asked[0] == server.asked[1]
+
+
+def test_writes_of_which_a_part_is_refused_now_and_then_are_said_once(
+    running: Callable[[Any], Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    with scripted() as (server, url):
+        sent = mirror(url)
+        running(sent)
+        for number in range(1, 6):
+            server.answers = [(400, b'{"error":"partial write: field type conflict dropped=%d"}' % number), (204, b"")]
+            sent.offer(rows(5))
+            eventually(lambda: sent.state().sent + sent.state().dropped == 6 * number - 1, "the part")  # noqa: B023
+            sent.offer(rows(1))
+            eventually(lambda: sent.state().waiting == 0, "the next one")
+        assert (sent.state().sent, sent.state().dropped) == (15, 15)
+    assert [r.levelname for r in caplog.records if "partial write" in r.getMessage()] == ["WARNING"]
 
 
 def test_a_token_file_that_goes_away_is_said_and_waited_for(tmp_path: Path, running: Callable[[Any], Running]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.link import Birth
 from agent.link import Event as LinkEvent
-from agent.mirrors import mqtt_mirror
+from agent.mirrors import homeassistant, mqtt_mirror
 from agent.mirrors.homeassistant import HomeAssistant, HomeAssistantConfig
 from agent.mirrors.mqtt_mirror import FRUITLESS, RETRY_LONGEST_S
 from agent.mqtt import Broker, PahoLink
@@ -117,6 +117,27 @@ def test_what_is_refused_is_said_as_long_as_it_is_refused(
     eventually(lambda: sent.state().sent == 1, "what is allowed")
     assert "refuses homeassistant/sensor/dev7/" in str(sent.state().error)
     assert sent.state().connected
+
+
+def test_topics_that_are_refused_in_turns_are_said_once_each(
+    make_broker: Callable[..., Mosquitto],
+    running: Callable[[Any], Running],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(homeassistant, "STATE_S", 0.0)
+    root = "axond/homeassistant/dev7"
+    broker = make_broker(
+        acl=f"topic write homeassistant/#\ntopic write {root}/availability\ntopic write {root}/health\n"
+    )
+    sent = mirror(broker)
+    running(sent)
+    for number in range(1, 6):
+        sent.offer([row(number, "a"), row(number, "b")])
+        eventually(lambda: sent.state().dropped == 2 * number, "refusals")  # noqa: B023 - asked at once
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "refuses" in r.getMessage()]
+    assert len(warnings) == 2
+    assert all(any(f"state/{stream}" in warning for warning in warnings) for stream in "ab")
 
 
 def test_what_was_under_way_is_accounted_for_when_the_worker_dies(

@@ -1,5 +1,6 @@
 """The Sparkplug B edge node: its bytes against Google's protobuf, its session on a real broker."""
 
+import logging
 import math
 import signal
 import socket
@@ -8,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.mirrors import mqtt_mirror
+from agent.link import Received
+from agent.mirrors import mqtt_mirror, sparkplug
 from agent.mirrors.sparkplug import LATE_MS, Sparkplug, SparkplugConfig
 from agent.mirrors.sparkplug_payload import MAX_COMMAND_BYTES, DataType, Metric, PayloadError, commands, encode
 from agent.outbox_group import Queued
@@ -248,12 +251,84 @@ def test_each_connection_has_its_own_number_in_birth_and_death(
         eventually(lambda: sent.state().connected, "a connection")
         sent.offer([row(0)])
         births = [payload for kind, payload in heard(listener, 2) if kind == "NBIRTH"]
-        assert {values(birth)["bdSeq"] for birth in births} == {1}
+        (number,) = {values(birth)["bdSeq"] for birth in births}
+        assert number > 0
         worker.stop()
         [death] = eventually(lambda: listener.messages("NDEATH/dev7"), "a death")
-        assert values(Payload.FromString(death.payload)) == {"bdSeq": 1}
+        assert values(Payload.FromString(death.payload)) == {"bdSeq": number}
     finally:
         listener.close()
+
+
+def test_a_connection_that_was_never_answered_has_its_own_number_as_well(
+    running: Callable[[Any], Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker may have taken its birth, and then announces its death after the next birth."""
+    monkeypatch.setattr(mqtt_mirror, "rest", lambda _wait_s, stop, _beat: stop.wait(0.01))
+    numbers: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            while len(numbers) < 3:
+                client, _ = server.accept()
+                with client:
+                    packet = client.recv(4096)
+                will = packet.partition(b"spBv1.0/axond/NDEATH/dev7")[2]
+                numbers.append(values(Payload.FromString(will[2 : 2 + int.from_bytes(will[:2], "big")]))["bdSeq"])
+
+        taker = Thread(target=take, daemon=True)
+        taker.start()
+        running(mirror(server.getsockname()[1]))
+        taker.join(20)
+    assert numbers == [0, 1, 2]
+
+
+def quiet(monkeypatch: pytest.MonkeyPatch) -> tuple[Sparkplug, list[tuple[str, Any]]]:
+    """A mirror without a connection, and what it publishes."""
+    sent: list[tuple[str, Any]] = []
+    made = mirror(1)
+    monkeypatch.setattr(made, "publish", lambda m, rows=(): sent.append((m.topic, Payload.FromString(m.payload))))
+    return made, sent
+
+
+def test_a_clock_that_is_corrected_backwards_does_not_freeze_the_present_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent, messages = quiet(monkeypatch)
+    for number, ahead_us in ((1, 365 * 86_400_000_000), (2, 0), (3, 0)):
+        offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000 + ahead_us
+        monkeypatch.setattr(sent.clock, "offset_us", lambda offset_us=offset_us: offset_us)
+        sent.offer([row(number)])
+        sent.exchange()
+    assert values(Payload.FromString(sent.birth().messages[0].payload))["kw/number"] == 3
+    late = row(2)
+    sent.offer([row(4), Queued("kw", {**late.payload, "t_ns": late.payload["t_ns"] - 10**9}, 1, 0)])
+    sent.exchange()
+    assert values(Payload.FromString(sent.birth().messages[0].payload))["kw/number"] == 4
+    assert len(messages) == 5
+
+
+def test_whoever_asks_for_births_all_the_time_gets_one_a_second(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "agent.mirrors")
+    now_s = [1000.0]
+    monkeypatch.setattr(sparkplug, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    sent, messages = quiet(monkeypatch)
+    command = Payload(timestamp=1)
+    command.metrics.add(name="Node Control/Rebirth", datatype=11, boolean_value=True)
+    for step in range(100):  # ten times a second, for ten seconds
+        now_s[0] = 1000 + step / 10
+        sent.received(Received("spBv1.0/axond/NCMD/dev7", command.SerializeToString()))
+        sent.exchange()
+    assert len(messages) == 10
+    assert [r.getMessage() for r in caplog.records] == ["mirror-scada: birth asked for"]
+    sent.offer([row(1)])
+    sent.exchange()
+    assert [topic for topic, _ in messages[10:]] == [], "no data until the birth that was asked for"
+    now_s[0] += 1
+    sent.exchange()
+    assert [topic.split("/")[2] for topic, _ in messages[10:]] == ["NBIRTH", "NBIRTH", "NDATA"]
 
 
 def test_kill_nine_leaves_the_death_that_belongs_to_the_birth(broker: Mosquitto, listener: Listener) -> None:

@@ -202,7 +202,7 @@ def test_a_server_that_is_no_broker_is_a_sentence(connect: Make) -> None:
         client, _ = server.accept()
         client.close()
         answer = events.get(timeout=20)
-    assert isinstance(answer, Disconnected) and "is it an MQTT 5 broker?" in answer.sentence
+    assert isinstance(answer, Disconnected) and "is it an MQTT broker?" in answer.sentence
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,8 @@ import pytest
 
 from agent import mqtt_client
 from agent.hub.answers import PATIENCE_S
-from agent.link import Acked, Birth, Connected, Disconnected, Event, Message, Received
+from agent.link import FEW, GATHER_S, Acked, Birth, Connected, Disconnected, Event, Message, Received
 from agent.mqtt import Broker, PahoLink
-from agent.mqtt_client import MODERATE_S
-from agent.mqtt_connection import FEW
 from agent.uplink_flight import GATHERED_S, SLOW_S
 from tests.brokers import Mosquitto
 
@@ -153,7 +151,7 @@ def test_a_malformed_message_ends_the_connection_with_a_sentence(body: bytes, li
 
 def test_whoever_sends_much_is_answered_at_once(listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers to a little may wait for each other, here for a minute."""
-    monkeypatch.setattr(mqtt_client, "MODERATE_S", 60.0)
+    monkeypatch.setattr(mqtt_client, "GATHER_S", 60.0)
     _, link, events = listen(b"", answer=True)
     assert isinstance(events.get(timeout=20), Connected)
     assert link._connection is not None
@@ -182,7 +180,7 @@ def test_whoever_is_awake_to_write_hears_what_has_come(
     listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A steady flow of a few messages needs no wake-up for their answers."""
-    monkeypatch.setattr(mqtt_client, "MODERATE_S", 60.0)
+    monkeypatch.setattr(mqtt_client, "GATHER_S", 60.0)
     _, link, events = listen(b"", answer=True)
     assert isinstance(events.get(timeout=20), Connected)
     assert link._connection is not None
@@ -195,7 +193,7 @@ def test_whoever_is_awake_to_write_hears_what_has_come(
 def test_a_broker_that_takes_one_message_at_a_time_is_not_made_slow(
     listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_client, "MODERATE_S", 60.0)
+    monkeypatch.setattr(mqtt_client, "GATHER_S", 60.0)
     _, link, events = listen(b"", answer=True, receive_max=1)
     assert events.get(timeout=20) == Connected(1, ANY, "5")
     for seq in (1, 2):
@@ -223,7 +221,7 @@ def test_a_packet_of_no_type_ends_the_connection(listen: Callable[..., Any]) -> 
 
 def test_answers_that_are_gathered_do_not_look_like_a_slow_hub() -> None:
     """Else a backlog goes at one batch per answer, for ever."""
-    assert PATIENCE_S + MODERATE_S < GATHERED_S < SLOW_S
+    assert PATIENCE_S + GATHER_S < GATHERED_S < SLOW_S
 
 
 def test_what_is_retained_comes_after_the_connection(make_broker: Callable[..., Mosquitto]) -> None:

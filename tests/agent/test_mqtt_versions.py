@@ -151,15 +151,38 @@ def test_a_session_is_kept_if_wanted_in_both_versions(
     assert old.clean == [not persistent_s] * 2
 
 
-def test_a_broker_that_hangs_up_is_tried_once_with_3_1_1_and_mqtt_5_is_not_given_up(
+def test_a_broker_that_hangs_up_on_mqtt_5_again_after_it_has_answered_3_1_1_is_an_old_one(
     stub: Callable[..., Stub], link_to: Callable[..., PahoLink]
 ) -> None:
-    """It may have been starting: a broker of today must not be taken for an old one for ever."""
-    old = stub(lambda number, version: CONNACK if number in (2, 5) else b"")
+    old = stub(lambda number, version: CONNACK if version == 4 else b"")
     link = link_to(old.port)
+    answers = [attempt(link) for _ in range(6)]
+    kinds = [type(answer) for answer in answers]
+    assert kinds == [Disconnected, Disconnected, Disconnected, Connected, Disconnected, Connected]
+    assert old.versions == [5, 4, 5, 4, 5, 4], "each time it is asked for MQTT 5 first"
+    assert answers[3] == Connected(65535, f"127.0.0.1:{old.port}", "3.1.1")
+    sentences = [answer.sentence for answer in answers if isinstance(answer, Disconnected)]
+    assert sentences[0] == sentences[2] == sentences[3] and "asked for MQTT 5 once more" in sentences[1]
+
+
+CONNACK_5 = bytes([0x20, 3, 0, 0, 0])
+
+
+def test_a_proxy_whose_broker_is_just_starting_is_not_taken_for_an_old_broker(
+    stub: Callable[..., Stub], link_to: Callable[..., PahoLink]
+) -> None:
+    """A device that was restarted meanwhile once stayed with MQTT 3.1.1 as long as the connection held."""
+    new = stub(lambda number, version: b"" if number in (1, 4) else CONNACK_5 if version == 5 else CONNACK)
+    link = link_to(new.port)
     kinds = [type(attempt(link)) for _ in range(5)]
-    assert kinds == [Disconnected, Connected, Disconnected, Disconnected, Disconnected]
-    assert old.versions == [5, 4, 5, 4, 5], "number 5 answers MQTT 5 with the reply of 3.1.1: no connection either"
+    assert kinds == [Disconnected, Disconnected, Connected, Disconnected, Connected]
+    assert new.versions == [5, 4, 5, 5, 5], "one that has spoken MQTT 5 is asked for nothing else"
+
+
+def test_a_proxy_without_a_broker_is_one_sentence(stub: Callable[..., Stub], link_to: Callable[..., PahoLink]) -> None:
+    link = link_to(stub(lambda number, version: b"").port)
+    answers = [attempt(link) for _ in range(4)]
+    assert len({answer.sentence for answer in answers if isinstance(answer, Disconnected)}) == 1
 
 
 def test_the_other_brokers_keep_their_version(
@@ -201,6 +224,7 @@ def test_a_broker_that_throws_us_out_at_once_is_a_failure_too(
     link, events = link_to(rude.port, broker.port), SimpleQueue[Event]()
     link.start(events, Birth(), None)
     assert isinstance(events.get(timeout=20), Connected)
+    eventually(lambda: bool(rude._held), "the stub holds the connection")
     rude._held[0].shutdown(socket.SHUT_RDWR)
     assert isinstance(events.get(timeout=20), Disconnected)
     connected = attempt(link)

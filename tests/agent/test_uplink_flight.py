@@ -5,12 +5,14 @@ import random
 
 import pytest
 
+from agent.link import FEW, GATHER_S
 from agent.record import Lane, Record
 from agent.uplink_flight import (
     BACKLOG_FIRST,
     BACKLOG_SPARED,
     GATHERED_S,
     QUICK_S,
+    REORDER_LONGEST_S,
     REORDER_S,
     SLOW_S,
     STALL_FIRST_S,
@@ -19,7 +21,7 @@ from agent.uplink_flight import (
     Flight,
     Stall,
 )
-from agent.uplink_holes import HOLE_S, MAX_MARKS, Holes
+from agent.uplink_holes import HOLE_S, LONGEST_S, MAX_MARKS, Holes
 from agent.uplink_watermark import Watermark, parse_watermark
 
 KEY = ("b1", "kw")
@@ -127,6 +129,25 @@ def test_what_is_sent_again_is_waited_for_longer_and_longer() -> None:
     assert flight.lost(2.0 + 2 * REORDER_S) == [sent]
 
 
+def test_what_is_sent_again_for_days_is_no_overflow() -> None:
+    flight = flying(2)
+    flight.acknowledged(KEY, word(upto=0, have=[[2, 2]]), 0.0)
+    (sent,) = flight.lost(REORDER_S)
+    sent.tries = 5000
+    assert flight.lost(REORDER_LONGEST_S - 0.01) == [] and flight.lost(REORDER_LONGEST_S) == [sent]
+
+
+def test_a_round_that_was_lost_halves_the_backlog_once() -> None:
+    flight = flying(8, "backlog")
+    for seq in range(100, 150):
+        flight.add(record(seq), "backlog", seq, 0.0)
+        flight.acknowledged(KEY, word(upto=0, have=[[seq, seq]]), 0.0)
+    size = flight.backlog_window.size
+    for sent in flight.lost(REORDER_S):
+        flight.repeat(sent, 1000 + sent.order, REORDER_S)
+    assert flight.backlog_window.size == size // 2
+
+
 def test_a_repeated_record_is_overtaken_by_what_was_sent_after_it_only() -> None:
     flight = flying(3)
     flight.acknowledged(KEY, word(upto=0, have=[[2, 2]]), 0.0)
@@ -181,6 +202,24 @@ def test_a_backlog_of_four_and_a_half_is_judged_as_the_four_that_it_sends() -> N
         flight.add(record(seq), "backlog", seq, float(at))
         flight.acknowledged(KEY, word(upto=seq), at + (QUICK_S + GATHERED_S) / 2)
     assert window.size > BACKLOG_FIRST
+
+
+def test_a_long_way_to_the_broker_is_not_a_slow_hub() -> None:
+    """Over a satellite every answer comes after 0.6 s: the backlog once stayed at a few batches for each of these."""
+    way_s, seq, now_s = 0.6, 0, 0.0
+    flight = Flight()
+    window = flight.backlog_window
+    while window.size < 20 and seq < 200:
+        seq, now_s = seq + 1, now_s + 1.0
+        flight.add(record(seq), "backlog", seq, now_s)
+        window.receipted(way_s + GATHER_S / 2, FEW)
+        window.receipted(way_s, FEW + 1 if seq > 3 else FEW)
+        flight.acknowledged(KEY, word(upto=seq), now_s + way_s + 0.03)
+    assert window.size == 20
+    flight.add(record(seq + 1), "backlog", seq + 1, now_s)
+    window.receipted(way_s + 5.0, FEW + 1)
+    flight.acknowledged(KEY, word(upto=seq + 1), now_s + way_s + SLOW_S + 0.1)
+    assert window.size == 10, "a busy hub is one, however far away"
 
 
 def test_the_backlog_leaves_room_for_what_is_fresh_and_never_stops() -> None:
@@ -273,6 +312,54 @@ def test_only_a_lasting_hole_is_closed_and_at_most_once_a_second() -> None:
     assert holes.due(2.0 + HOLE_S) == [KEY]
     holes.heard(KEY, word(upto=14), complete=True, now_s=3.0)
     assert holes.due(100.0) == []
+
+
+def test_a_gap_record_that_changes_nothing_is_sent_less_and_less_often() -> None:
+    """A hub that is away while the broker keeps an old watermark once got one a second and stream."""
+    holes, now_s, waits = Holes(), 0.0, []
+    holes.heard(KEY, word(upto=5), complete=False, now_s=0.0)
+    assert not holes.is_told(KEY)
+    for _ in range(12):
+        begun_s = now_s
+        while not holes.due(now_s):
+            now_s += 0.25
+        waits.append(now_s - begun_s)
+        assert holes.close(KEY, 15, now_s) == (6, 14)
+        assert holes.is_told(KEY)
+    assert waits[:5] == [HOLE_S, HOLE_S, 2 * HOLE_S, 4 * HOLE_S, 8 * HOLE_S] and waits[-1] == LONGEST_S
+    holes.heard(KEY, word(upto=6), complete=False, now_s=now_s)
+    assert not holes.is_told(KEY)
+    assert holes.due(now_s + HOLE_S) == [KEY]
+
+
+def test_a_watermark_that_was_overtaken_says_nothing() -> None:
+    """Hubs side by side: the one that stored first may answer last."""
+    holes = Holes()
+    holes.heard(KEY, word(upto=20), complete=True, now_s=0.0)
+    holes.heard(KEY, word(upto=10, have=[[15, 20]]), complete=False, late=True, now_s=0.1)
+    holes.heard(KEY, word(upto=11), complete=False, late=True, now_s=HOLE_S)
+    assert holes.is_stored(record(20)) and holes.due(100.0) == []
+    holes.heard(KEY, word(upto=21), complete=True, late=True, now_s=HOLE_S)
+    holes.heard(KEY, word(upto=10), complete=False, late=True, now_s=HOLE_S + 1.0)
+    assert holes.is_stored(record(21)), "it is late again, not still"
+
+
+@pytest.mark.parametrize(
+    ("mark", "late", "after_s"),
+    [
+        (word(upto=10), True, HOLE_S),
+        (word(upto=10, have=[[21, 21]]), True, 0.0),
+        (word(upto=10), False, 0.0),
+    ],
+)
+def test_a_hub_that_was_restored_from_a_backup_is_believed(mark: Watermark, late: bool, after_s: float) -> None:
+    """It says so again and again, tells of something new, or the broker kept it."""
+    holes = Holes()
+    holes.heard(KEY, word(upto=20), complete=True, now_s=0.0)
+    holes.heard(KEY, mark, complete=False, late=late, now_s=1.0)
+    holes.heard(KEY, mark, complete=False, late=late, now_s=1.0 + after_s)
+    assert not holes.is_stored(record(20))
+    assert holes.close(KEY, 22, 3.0) == (11, mark.have[0][0] - 1 if mark.have else 21)
 
 
 def test_what_the_device_still_has_is_no_hole() -> None:

@@ -136,7 +136,7 @@ def test_the_gap_ends_where_the_device_still_has_something(device: Device) -> No
     device.wait_sent(4)
     device.acknowledge(upto=2, have=[[4, 4]])
     eventually(lambda: device.outbox.depth().rows == 1, "3 is left")
-    device.acknowledge(upto=0, have=[[4, 4]])
+    device.acknowledge(upto=0, have=[[4, 4]], retain=True)
     gaps = eventually(lambda: [batch for batch in device.batches() if batch.cause], "gap sent")
     assert [(gap.seq0, gap.seq1) for gap in gaps] == [(1, 2)]
     device.acknowledge(upto=4)
@@ -149,7 +149,7 @@ def test_an_outbox_that_is_being_rebuilt_has_lost_nothing_yet(device: Device) ->
     device.acknowledge(upto=4)
     assert device.outbox.wait_drained(10)
     device.outbox.opened.clear()
-    device.acknowledge(upto=0, have=[[4, 4]])
+    device.acknowledge(upto=0, have=[[4, 4]], retain=True)
     eventually(lambda: device.uplink._holes.due(time.monotonic() - 0.5), "half a second overdue")
     assert len(device.batches()) == 4
     device.outbox.opened.set()
