@@ -27,6 +27,7 @@ from agent.outbox import Outbox
 from agent.outbox_group import Queued
 from agent.pipeline import Pipeline, PipelineWorker, ReportPolicy, Sink
 from agent.realtime import Scheduling, settle
+from agent.record import Priority
 from agent.snapshot import Parts, birth, health, metrics, not_ready, snapshot
 from agent.status import StatusServer
 from agent.supervisor import Supervisor
@@ -151,7 +152,14 @@ class App:
         return Pipeline(name, bundle, runner, captures[0].driver.info(), inbox.mailboxes[0], policy, put, kept)
 
     def _sink(self, name: str) -> Sink:
-        return lambda row: self._outbox.put(name, row)
+        table = self._config.pipelines[name]
+        usual, alarms = Priority[table.priority.upper()], frozenset(table.alarms)
+
+        def put(payload: dict[str, int | float | str]) -> None:
+            priority = Priority.ALARM if payload.get("label") in alarms else usual
+            self._outbox.put(name, payload, priority=priority)
+
+        return put
 
     def _make_uplink(self, table: UplinkTable) -> Uplink:
         brokers = [

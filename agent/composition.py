@@ -43,6 +43,10 @@ def open_bundles(config: Config) -> dict[str, Bundle]:
             raise ConfigError(
                 f'{where}.report: model {pipeline.model!r} has no part "detect" in its manifest; take another report'
             )
+        unknown = next((label for label in pipeline.alarms if label not in bundle.manifest.labels), None)
+        if unknown is not None:
+            labels = ", ".join(bundle.manifest.labels)
+            raise ConfigError(f"{where}.alarms: model {bundle.id} has no label {unknown!r}; it has {labels}")
         bundles[name] = bundle
     return bundles
 

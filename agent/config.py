@@ -69,6 +69,10 @@ class PipelineTable(_Table):
     report: Literal["every", "on_change", "threshold", "detect"] | None = None
     """None: ``detect`` where the model has a rule of its own for that, else ``every``."""
     threshold: float | None = Field(default=None, ge=0, le=1)
+    priority: Literal["raw", "telemetry", "result"] = "result"
+    """The class of its results: a full outbox gives up raw first, then telemetry, and thins both before."""
+    alarms: list[str] = Field(default=[], max_length=64)
+    """Labels whose results are alarms: on the disk at once, and given up last."""
 
 
 class OutboxTable(_Table):

@@ -6,7 +6,7 @@ Rows are numbered when they are committed, so a refused row leaves no hole: it i
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -66,6 +66,8 @@ class Outbox:
         self._intake = Intake(self._lock, self._work, self._change, self._books, self._limits.max_queued_rows)
         self._loaded = False
         self._damage: str | None = None
+        self._rebuilt = False
+        """The damage that is known is mended, and the new file is not open yet."""
         self._totals: dict[str, int] = {}
         self._next_id = 1
         self._on_ready: Callable[[], None] | None = None
@@ -154,6 +156,12 @@ class Outbox:
         with self._lock:
             self._leases.release(list(self._leases.leased.values()))
 
+    def shelve(self, streams: Collection[str]) -> None:
+        """Offers nothing of these streams from now on, and of all others what there is."""
+        with self._lock:
+            self._leases.shelve(streams)
+            self._work.notify()
+
     def wait_drained(self, timeout: float) -> bool:
         """Waits until nothing is queued or stored; False if that took longer than ``timeout`` seconds."""
         with self._lock:
@@ -226,8 +234,9 @@ class Outbox:
         """Opens the file, rebuilds a damaged one, waits for a disk that does not let it. None: stopped."""
         while True:
             try:
-                if self._damage is not None:
+                if self._damage is not None and not self._rebuilt:
                     self._rebuild(self._damage, beat)
+                    self._rebuilt = True
                 store = OutboxStore.open(self._path, self._limits, beat)
                 try:
                     self._load(store)
@@ -241,7 +250,7 @@ class Outbox:
                 if hopeful or self._damage is not None:
                     self._disk.wait(error, stop, beat)
                 if not hopeful:
-                    self._damage = str(error)
+                    self._damage, self._rebuilt = str(error), False
             if stop.is_set():
                 return None
 
@@ -256,7 +265,7 @@ class Outbox:
             self._leases = Leases()
             self._totals = dict(store.totals)
             store.next_id = self._next_id = max(self._next_id, store.next_id)
-            self._loaded, self._damage = True, None
+            self._loaded, self._damage, self._rebuilt = True, None, False
             self._change.notify_all()
 
     def _rebuild(self, damage: str, beat: Callable[[], None]) -> None:
@@ -293,6 +302,8 @@ class Outbox:
             store.next_id += len(self._held.records)
             with self._lock:
                 self._intake.busy, self._intake.queue = self._held.rows, left + self._intake.queue
+                self._intake.alarm |= bool(left)  # one of them may be, and the disk is idle
+                self._books.refuse(row.stream for row in self._held.refused)
         if due and self._held is not None:
             self._write(store, self._held)
         if refill and self._held is None:
@@ -325,7 +336,8 @@ class Outbox:
         except sqlite3.DatabaseError as error:
             self._disk.failed(error)
             return
-        self._pace.committed(time.monotonic())
+        if group.records or group.replaced or group.settled or group.ledger or gone.changed:
+            self._pace.committed(time.monotonic())
         self._disk.over()
         self._room.tell(gone, crowded, self._books.refused, self._books.batches)
         if group.rows and self._on_durable is not None:

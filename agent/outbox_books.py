@@ -44,6 +44,15 @@ class Books:
             self.touched.add(key)
         return allowed
 
+    def refuse(self, streams: Iterable[str]) -> None:
+        """Results that were taken, a stream for each, can be stored in no way."""
+        for stream in streams:
+            counts = self.entries[self.boot, stream].counts
+            counts.pending -= 1
+            counts.refused += 1
+            self.refused += 1
+            self.touched.add((self.boot, stream))
+
     def take(self, streams: Iterable[str]) -> dict[Key, Entry]:
         """Copies of the accounts that a commit with these streams writes."""
         keys = self.touched | {(self.boot, stream) for stream in streams}
@@ -90,6 +99,7 @@ class Books:
             entry.counts.pending += waiting[key[1]]
             entry.counts.refused = known.counts.refused
             self.touched.add(key)
+        self.touched &= self.entries.keys()  # the file forgets accounts of long ago
         self.batches = batches
 
     def written(self, waiting: Counter[str]) -> dict[Key, Entry]:
@@ -104,9 +114,13 @@ class Books:
     def renumber(self, waiting: Counter[str]) -> None:
         """Goes on under another boot id, for which nothing is stored yet."""
         stem, _, number = self.boot.partition("-")
+        refused = {stream: entry.counts.refused for (boot, stream), entry in self.entries.items() if boot == self.boot}
         self.boot = f"{stem}-{int(number or 1) + 1}"
-        self.touched.clear()
-        self.entries = {(self.boot, stream): Entry(Counts(rows, pending=rows)) for stream, rows in waiting.items()}
+        self.entries = {}
+        for stream in waiting.keys() | refused.keys():
+            rows, more = waiting[stream], refused.get(stream, 0)
+            self.entries[self.boot, stream] = Entry(Counts(rows + more, pending=rows, refused=more))
+        self.touched = set(self.entries)
 
     def depth(self, size_bytes: int, oldest_age_s: float, totals: Mapping[str, int]) -> Depth:
         rows = sum(entry.counts.pending for entry in self.entries.values())

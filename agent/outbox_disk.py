@@ -78,6 +78,8 @@ class RoomTrouble:
             self._quota.over()
         if refused > self._refused_told:
             self._refused_told = refused
-            self._crowd.failed("results come faster than the outbox can write, or under a bad name: see refused")
+            self._crowd.failed(
+                "results come faster than the outbox can write, under a bad name, or cannot be stored: see refused"
+            )
         else:
             self._crowd.over()

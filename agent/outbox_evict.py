@@ -20,8 +20,11 @@ STRETCH_BYTES = 16384
 """One batch, if it is large; of small ones as many as it takes to free whole pages."""
 
 AGE_CHECK_S = 10.0
+AGE_STEP_S = 0.2
+"""Between the steps of a walk that gives nothing up: each is a transaction, and takes what waits along."""
 
 _AT_ONCE = 64
+_BY_AGE = -1
 _WALK = (
     "SELECT id, boot, stream, seq0, seq1, priority, is_gap, created_us, created_ns, "
     "CASE WHEN is_gap THEN payload ELSE x'' END, length(payload) FROM batches"
@@ -75,8 +78,9 @@ class AgeWatch:
         now_us = now_ns // 1000 + clock.offset_us() if clock.is_settled() else None
         oldest_us = None if now_us is None else now_us - max_age_us
         limit = AgeLimit(boot, clock.epoch(), now_ns - max_age_us * 1000, oldest_us)
-        self._after_id = evictor.expire(limit, self._after_id)
-        self._at_s = time.monotonic() + (0.0 if self._after_id else AGE_CHECK_S)
+        self._after_id, gave_up = evictor.expire(limit, self._after_id)
+        wait_s = AGE_CHECK_S if not self._after_id else 0.0 if gave_up else AGE_STEP_S
+        self._at_s = time.monotonic() + wait_s
 
 
 def plan(
@@ -98,8 +102,8 @@ def plan(
 class Marks:
     """How far the walks have come, from one commit to the next. Copied before use: a commit may fail."""
 
-    gaps: dict[Key, tuple[Record, str]] = field(default_factory=dict)
-    """The latest gap record of the walk and its cause: what comes right after it makes it longer."""
+    gaps: dict[tuple[int, Key], tuple[Record, str]] = field(default_factory=dict)
+    """Of each walk the latest gap record and its cause: what comes right after it makes it longer."""
     oldest: dict[int, int] = field(default_factory=dict)
     """Class -> id up to which nothing of it is left to give up."""
     thinned: dict[int, int] = field(default_factory=dict)
@@ -123,6 +127,8 @@ class Evictor:
         self._unwritten: dict[int, tuple[Record, str]] = {}
         self._gone: list[int] = []
         self._most = 0
+        self._walker = _BY_AGE
+        """The class that is walked."""
 
     def result(self) -> Eviction:
         return Eviction(self._lost, self._changed)
@@ -134,13 +140,14 @@ class Evictor:
         """
         self._most = len(self._changed) + most
         for priority in Priority:
+            self._walker = priority
             if priority in THINNED and self._must_go_on(excess_bytes()):
                 self._thin(priority, excess_bytes)
             while self._must_go_on(excess := excess_bytes()) and self._drop(priority, excess):
                 pass
 
-    def expire(self, limit: "AgeLimit", after_id: int) -> int:
-        """Looks at some records after an id; returns where to go on, 0 to begin again later."""
+    def expire(self, limit: "AgeLimit", after_id: int) -> tuple[int, bool]:
+        """Looks at some records after an id: where to go on, 0 to begin again later; and whether any went."""
         found = self._walk("id > ?", after_id)
         after_id = 0
         for record, _ in found:
@@ -153,8 +160,7 @@ class Evictor:
             else:
                 after_id = 0
                 break
-        self._write()
-        return after_id
+        return after_id, self._write()
 
     def _is_expired(self, record: Record, limit: "AgeLimit") -> bool | None:
         """None: nobody can tell how old it is."""
@@ -165,13 +171,21 @@ class Evictor:
         old_by_wall = limit.oldest_us is not None and record.created_us < limit.oldest_us
         if not old_by_wall and record.created_ns >= limit.oldest_ns:
             return None if limit.oldest_us is None else False
-        (payload,) = self._db.execute("SELECT payload FROM batches WHERE id = ?", (record.id,)).fetchone()
-        batch = _decoded(record, payload)
-        if batch.epoch and batch.epoch == limit.epoch:
+        epoch, uncertainty_ms = self._made_in(record)
+        if epoch and epoch == limit.epoch:
             return record.created_ns < limit.oldest_ns
         if limit.oldest_us is None or not old_by_wall:
             return None if limit.oldest_us is None else False
-        return True if batch.uncertainty_ms is not None else None
+        return True if uncertainty_ms is not None else None
+
+    def _made_in(self, record: Record) -> tuple[str, float | None]:
+        """The epoch of a batch, and how wrong its wall clock may be; nobody knows if it cannot be read."""
+        (payload,) = self._db.execute("SELECT payload FROM batches WHERE id = ?", (record.id,)).fetchone()
+        try:
+            batch = decode(payload)
+        except WireError:  # who sends it finds out
+            return "", None
+        return batch.epoch, batch.uncertainty_ms
 
     def _thin(self, priority: int, excess_bytes: Callable[[], int]) -> None:
         marks = self._marks
@@ -217,7 +231,8 @@ class Evictor:
         marks = self._marks
         after_id, stay = marks.oldest.get(priority, 0), None
         while self._must_go_on(excess_bytes):
-            rows = self._walk("id > ? AND priority = ?", after_id, priority)
+            # Gap records of all classes: what lies between two of them may be the last of its own.
+            rows = self._walk("id > ? AND (priority = ? OR is_gap)", after_id, priority)
             for record, size_bytes in rows:
                 after_id = record.id
                 if record.is_gap or record.id in self._keep:
@@ -242,11 +257,11 @@ class Evictor:
     def _pass_by(self, record: Record) -> None:
         """A gap record joins the one before it; anything that stays ends that one."""
         if not record.is_gap or record.id in self._keep:
-            self._marks.gaps.pop(record.key, None)
+            self._marks.gaps.pop((self._walker, record.key), None)
             return
         cause = _decoded(record, record.payload).cause
         if not self._join(record, cause):
-            self._marks.gaps[record.key] = record, cause
+            self._marks.gaps[self._walker, record.key] = record, cause
 
     def _give_up(self, record: Record, cause: str) -> None:
         self._lost[record.key] = self._lost.get(record.key, 0) + record.rows
@@ -255,7 +270,7 @@ class Evictor:
 
     def _join(self, record: Record, cause: str) -> bool:
         """Whether the gap record before this one could be made longer in its place."""
-        before, before_cause = self._marks.gaps.get(record.key, (None, ""))
+        before, before_cause = self._marks.gaps.get((self._walker, record.key), (None, ""))
         if (
             before is None
             or before_cause != cause
@@ -273,7 +288,7 @@ class Evictor:
         """Notes the gap record; it is written when the walk ends, however often it grows until then."""
         created_us, created_ns = self._now()
         gap = Record(at.id, at.boot, at.stream, seq0, seq1, at.priority, True, created_us, created_ns, b"")
-        self._marks.gaps[at.key] = gap, cause
+        self._marks.gaps[self._walker, at.key] = gap, cause
         self._unwritten[at.id] = gap, cause
 
     def _write(self) -> bool:
@@ -282,8 +297,8 @@ class Evictor:
             whole = replace(gap, payload=encode_gap(*gap.key, gap.seq0, gap.seq1, cause))
             self._db.execute(UPSERT_BATCH, batch_row(whole))
             self._changed[gap.id] = whole
-            if self._marks.gaps.get(gap.key, (None, ""))[0] is gap:
-                self._marks.gaps[gap.key] = whole, cause
+            if self._marks.gaps.get((self._walker, gap.key), (None, ""))[0] is gap:
+                self._marks.gaps[self._walker, gap.key] = whole, cause
         for one in self._gone:
             self._db.execute("DELETE FROM batches WHERE id = ?", (one,))
             self._changed[one] = None

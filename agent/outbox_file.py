@@ -52,6 +52,21 @@ def claimed(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_claimed(path: Path) -> bool:
+    """Whether somebody works on the file at this moment."""
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # nobody ever did, or we may not look
+        return not os.access(path.parent, os.X_OK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def file_bytes(path: Path) -> int:
     """What the file, its WAL and the files that were set aside take on the disk."""
     return sum(map(_size_bytes, (path, path.with_name(path.name + "-wal")))) + aside_bytes(path)

@@ -1,12 +1,15 @@
 """One transaction's worth of results: numbered and encoded once, so that a retry writes the same bytes."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agent.ledger import Entry
 from agent.record import Key, Record
-from agent.wire import MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, TooLarge, encode
+from agent.wire import MAX_ROWS, MAX_WIRE_BYTES, Clock, Row, encode
+
+log = logging.getLogger("agent.outbox")
 
 GROUP_S = 0.085
 """A steady flow is committed this often: flash memory wears by commits."""
@@ -26,8 +29,9 @@ class CommitPace:
         return self._spent_until_s - BURST_S - now_s
 
     def committed(self, now_s: float) -> None:
-        """One commit is spent."""
-        self._spent_until_s = max(self._spent_until_s, now_s) + self._interval_s
+        """One commit is spent. Hurried ones, as many as there were, delay the next by no more than an interval."""
+        spent_until_s = max(self._spent_until_s, now_s) + self._interval_s
+        self._spent_until_s = min(spent_until_s, now_s + BURST_S + self._interval_s)
 
 
 class Queued(NamedTuple):
@@ -58,6 +62,8 @@ class Group:
     ledger: Mapping[Key, Entry]
     """The accounts that change, with the records above."""
     rows: list[Queued]
+    refused: list[Queued] = field(default_factory=list)
+    """What goes into no record, whatever is done with it."""
 
     @property
     def settling(self) -> set[int]:
@@ -82,15 +88,20 @@ class Batcher:
         self._group_bytes = group_bytes
         self._record_bytes = min(group_bytes // 2, MAX_WIRE_BYTES // 2)
         self._part_rows = MAX_ROWS
+        self._told: set[str] = set()
 
     def build(self, taken: Taken, boot: str, next_id: int, clock: Clock) -> tuple[Group, list[Queued]]:
-        """A batch per stream, or several, entered in the accounts that were taken; and the rows that found no room."""
+        """A batch per stream, or several, entered in the accounts that were taken; and the rows that found no room.
+
+        A row that alone is too large, or is nothing that JSON can carry, is counted as refused and takes no number.
+        """
         created_us, created_ns = now(clock)
         streams: dict[str, list[Queued]] = {}
         for row in taken.rows:
             streams.setdefault(row.stream, []).append(row)
         records: list[Record] = []
         left: list[Queued] = []
+        refused: list[Queued] = []
         room_bytes = self._group_bytes
         for stream, rows in streams.items():
             key = (boot, stream)
@@ -99,6 +110,11 @@ class Batcher:
             while start < len(rows) and room_bytes > 0:
                 seq0 = entry.next_seq
                 part, payload = self._encode(key, seq0, rows, start, clock)
+                if payload is None:
+                    entry.counts.refused += 1
+                    refused += part
+                    start += 1
+                    continue
                 room_bytes -= len(payload)
                 start += len(part)
                 seq1 = entry.next_seq + len(part) - 1
@@ -109,19 +125,27 @@ class Batcher:
                 entry.held.add(seq0, seq1)
             entry.counts.produced -= len(rows) - start
             left += rows[start:]
-        late = set(map(id, left))
-        rows_in = [row for row in taken.rows if id(row) not in late] if left else taken.rows
-        return Group(records, taken.given_up, taken.settled, taken.ledger, rows_in), left
+        out = set(map(id, left + refused))
+        rows_in = [row for row in taken.rows if id(row) not in out] if out else taken.rows
+        return Group(records, taken.given_up, taken.settled, taken.ledger, rows_in, refused), left
 
-    def _encode(self, key: Key, seq0: int, rows: list[Queued], start: int, clock: Clock) -> tuple[list[Queued], bytes]:
+    def _encode(
+        self, key: Key, seq0: int, rows: list[Queued], start: int, clock: Clock
+    ) -> tuple[list[Queued], bytes | None]:
+        """The first rows from ``start`` that fit into a record, and that record; None: the first one fits into none."""
         while True:
             part = rows[start : start + self._part_rows]
             try:
                 payload = encode(*key, seq0, [(row.put_ns, row.payload) for row in part], clock)
-                too_large = len(payload) > self._record_bytes and len(part) > 1
-            except TooLarge:
-                too_large = True
-            if too_large:
+                fits = len(payload) <= self._record_bytes
+            except Exception as error:  # noqa: BLE001 - whatever somebody put: its neighbours must not suffer
+                fits = False
+                if len(part) == 1 and key[1] not in self._told:
+                    self._told.add(key[1])
+                    log.warning("a result of %s cannot be stored: %s: %s", key[1], type(error).__name__, error)
+            if not fits and len(part) == 1:
+                return part, None
+            if not fits:
                 self._part_rows = len(part) // 2
                 continue
             if len(payload) < self._record_bytes // 4:

@@ -8,7 +8,7 @@ import math
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from operator import attrgetter
 
 from agent.record import Lane, Record
@@ -42,8 +42,11 @@ class Leases:
         self.given_up: list[Record] = []
         """Gap records that take the place of the stored record with the same id at the next commit."""
         self._settled_since_s = 0.0
+        self._shelved: dict[str, float] = {}
+        """Streams that are not offered now, with the lowest id that was left out for that: it is in the file only."""
         self._leased_fresh: set[int] = set()
         self._cursor = 0
+        self._asked_after = 0
         self._unread = True
 
     @property
@@ -101,8 +104,17 @@ class Leases:
 
     def added(self, records: Iterable[Record]) -> None:
         """Newly stored records are fresh; they push the oldest of that lane into the backlog."""
-        self.fresh.extend(records)
+        self.fresh.extend(filter(self._is_offered, records) if self._shelved else records)
         self._overflow()
+
+    def shelve(self, streams: Collection[str]) -> None:
+        """Exactly these streams are not offered from now on, and fill no memory; the others are read again."""
+        for stream in self._shelved.keys() - streams:
+            if (left_out := self._shelved.pop(stream)) < math.inf:
+                self._cursor, self._unread = min(self._cursor, int(left_out) - 1), True
+        self._shelved.update((stream, math.inf) for stream in streams if stream not in self._shelved)
+        self.fresh = deque(filter(self._is_offered, self.fresh))
+        self.backlog = deque(filter(self._is_offered, self.backlog))
 
     def untouchable(self) -> set[int]:
         """Ids that must not be evicted: on their way, or counted already."""
@@ -124,7 +136,7 @@ class Leases:
 
         def kept(lane: Iterable[Record]) -> list[Record]:
             now = (changed.get(record.id, record) for record in lane)
-            return [record for record in now if record is not None]
+            return [record for record in now if record is not None and self._is_offered(record)]
 
         self.fresh = deque(sorted((*kept(offered.fresh), *self.fresh), key=_by_id))
         self.backlog = deque(sorted((*kept(offered.backlog), *self.backlog), key=_by_id))
@@ -136,13 +148,16 @@ class Leases:
     def next_read(self) -> tuple[int, int]:
         """After which id and how many records to read."""
         known = len(self.fresh) + len(self.leased) + len(self.settled)
+        self._asked_after = self._cursor
         return self._cursor, max(0, READY_FULL - len(self.backlog)) + known
 
     def read(self, found: list[Record], asked: int) -> None:
         """What the file gave for ``next_read``."""
+        if self._cursor < self._asked_after:  # streams are offered again meanwhile: it must be read from there
+            return
         known = {*self.leased, *self.settled, *map(_by_id, self.fresh), *map(_by_id, self.backlog)}
         instead = {gap.id: gap for gap in self.given_up}
-        new = [instead.get(record.id, record) for record in found if record.id not in known]
+        new = [instead.get(one.id, one) for one in found if one.id not in known and self._is_offered(one)]
         if new:
             self.backlog = deque(sorted((*self.backlog, *new), key=_by_id))
         if found:
@@ -155,7 +170,14 @@ class Leases:
     def _offer(self, record: Record) -> None:
         lane = self.fresh if record.id in self._leased_fresh else self.backlog
         self._leased_fresh.discard(record.id)
-        _insert(lane, record)
+        if self._is_offered(record):
+            _insert(lane, record)
+
+    def _is_offered(self, record: Record) -> bool:
+        left_out = self._shelved.get(record.stream)
+        if left_out is not None:
+            self._shelved[record.stream] = min(left_out, record.id)
+        return left_out is None
 
     def _overflow(self) -> None:
         while len(self.fresh) > FRESH_FULL:

@@ -44,6 +44,11 @@ class Frame:
     """Whether its checksum and its generation are right."""
 
 
+def problem(path: Path) -> str | None:
+    """What is wrong with a file that nobody works on, and SQLite would not tell but read less of it; None: nothing."""
+    return header_problem(path) or wal_problem(path)
+
+
 def header_problem(path: Path) -> str | None:
     """What is wrong with the parts of the file's header that never change, and with its length; None: nothing.
 

@@ -6,6 +6,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import outbox_pages as pages
+from agent.outbox_file import is_claimed
 from agent.outbox_ranges import Ranges
 from agent.outbox_schema import BATCH_COLUMNS, HELD_RANGES, LEDGER_COLUMNS, VERSION, Damaged, batch_record, ledger_entry
 from agent.record import Key, Record
@@ -37,13 +39,22 @@ class Wear:
 
 def records(path: Path) -> Iterator[Record]:
     """Every batch and gap record that waits to be acknowledged, oldest first. Raises OutboxUnreadable."""
+    return (record for record, _ in _pages(path, BATCH_COLUMNS))
+
+
+def heads(path: Path) -> Iterator[tuple[Record, int]]:
+    """As ``records``, without the payloads, and how many bytes these have: an outbox may be larger than the memory."""
+    return _pages(path, BATCH_COLUMNS.replace("payload", "x''"))
+
+
+def _pages(path: Path, columns: str) -> Iterator[tuple[Record, int]]:
     with _reading(path) as connection:
         last_id = -1
         # Page by page: an open statement holds a snapshot, and behind a snapshot the agent's WAL only grows.
         while page := connection.execute(
-            f"SELECT {BATCH_COLUMNS} FROM batches WHERE id > ? ORDER BY id LIMIT ?", (last_id, PAGE_ROWS)
+            f"SELECT {columns}, length(payload) FROM batches WHERE id > ? ORDER BY id LIMIT ?", (last_id, PAGE_ROWS)
         ).fetchall():
-            yield from map(batch_record, page)
+            yield from ((batch_record(row[:-1]), row[-1]) for row in page)
             last_id = page[-1][0]
 
 
@@ -64,8 +75,10 @@ def problems(path: Path) -> Iterator[str]:
     """A sentence for everything that is wrong with the file. Raises OutboxUnreadable if it cannot be read at all.
 
     One snapshot is looked at, so that a running agent does not change the books in between; it is held for as long as
-    it takes to read the file.
+    it takes to read the file. Its WAL is looked at only while no agent writes to it.
     """
+    if (torn := torn_at_rest(path)) is not None:
+        yield torn
     with _reading(path) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
@@ -87,6 +100,18 @@ def problems(path: Path) -> Iterator[str]:
             pending[record.key] = pending.get(record.key, 0) + record.rows
             yield from _record_problems(record)
         yield from _ledger_problems(connection, stored, pending)
+
+
+def torn_at_rest(path: Path) -> str | None:
+    """What an agent that starts would find and save, and SQLite would drop without a word; None: nothing, or it runs.
+
+    Raises OutboxUnreadable.
+    """
+    try:
+        found = None if is_claimed(path) else pages.problem(path)
+    except OSError as error:
+        raise OutboxUnreadable(f"{path} cannot be read: {error.strerror}") from error
+    return None if is_claimed(path) else found  # it may just have begun
 
 
 def _record_problems(record: Record) -> Iterator[str]:

@@ -13,7 +13,7 @@ from agent.ledger import Counts, Entry
 from agent.outbox_evict import ROW_BYTES, Eviction, Evictor, Marks, Now
 from agent.outbox_file import aside_bytes, file_bytes, take_over
 from agent.outbox_group import GROUP_S, Group
-from agent.outbox_pages import header_problem, wal_problem
+from agent.outbox_pages import problem
 from agent.outbox_ranges import Ranges
 from agent.outbox_schema import (
     BATCH_COLUMNS,
@@ -109,9 +109,8 @@ class OutboxStore:
         A file of the format before is brought to this one; ``ConfigError`` if it is of a newer one.
         """
         take_over(path, limits.max_bytes)
-        problem = header_problem(path) or wal_problem(path)
-        if problem is not None:
-            raise Damaged(problem)
+        if (found := problem(path)) is not None:
+            raise Damaged(found)
         connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         try:
             connection.set_progress_handler(beat, _BEAT_STEPS)

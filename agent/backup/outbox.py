@@ -9,7 +9,8 @@ from pathlib import Path
 from agent.backup.archive import BackupError
 from agent.errors import ConfigError
 from agent.outbox_file import ready_path, take_over
-from agent.outbox_reader import OutboxUnreadable, problems
+from agent.outbox_pages import problem
+from agent.outbox_reader import OutboxUnreadable, problems, torn_at_rest
 from agent.outbox_schema import LEDGER_COLUMNS, PAGE_BYTES
 from agent.outbox_store import OutboxLimits, OutboxStore, audit
 
@@ -19,11 +20,18 @@ DAMAGE = (sqlite3.Error, UnicodeDecodeError)
 _NEW = "NOT EXISTS (SELECT 1 FROM main.ledger l WHERE l.boot = o.boot AND l.stream = o.stream)"
 
 
-def copy(path: Path, target: Path, told: Callable[[int], None], remedy: str) -> int:
+def copy(path: Path, target: Path, told: Callable[[int], None], remedy: str, *, alone: bool = False) -> int:
     """A copy of the outbox as it is at one moment; results that wait in it. BackupError with ``remedy`` if damaged.
 
     The read transaction keeps that moment for as long as the copying takes; the agent goes on writing behind it.
+    ``alone``: the caller has claimed the outbox.
     """
+    try:
+        torn = problem(path) if alone else torn_at_rest(path)
+    except (OutboxUnreadable, OSError) as error:
+        raise BackupError(str(error)) from error
+    if torn is not None:
+        raise BackupError(f"{path} is damaged: {torn}; {remedy}")
     try:
         with (
             closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as source,

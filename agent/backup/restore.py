@@ -216,7 +216,7 @@ def _join(staged: Path, db: Path, restored: Restored) -> None:
         outbox.fold(staged)
         return
     joined = staged.with_name("joined.db")
-    outbox.copy(db, joined, lambda _: None, REMEDY)
+    outbox.copy(db, joined, lambda _: None, REMEDY, alone=True)
     outbox.bring_up_to_date(joined)
     restored.results = outbox.add_missing(joined, staged)
     if not restored.results:

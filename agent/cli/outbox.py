@@ -14,10 +14,11 @@ from agent import config, wire
 from agent.cli.command import Command, CommandError, add_config, add_json, cells, console, print_json
 from agent.cli.status import ledger_line
 from agent.outbox_export import FORMATS, NoParquet, write_csv, write_jsonl, write_parquet
-from agent.outbox_file import claimed, file_bytes
-from agent.outbox_reader import OutboxUnreadable, problems, records, totals, wear
+from agent.outbox_file import claimed, file_bytes, ready_path
+from agent.outbox_pages import problem
+from agent.outbox_reader import OutboxUnreadable, heads, problems, torn_at_rest, totals, wear
 from agent.outbox_store import audit
-from agent.record import Record
+from agent.record import Priority, Record
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     path = config.load(options.config, whole=False).device.state_dir / "outbox.db"
     try:
+        if options.act in (_stats, _ls, _export) and (torn := torn_at_rest(path)) is not None:
+            print(f"axond: {path}: {torn}; an agent that starts on it saves more than is shown here", file=sys.stderr)
         code: int = options.act(options, path)
     except (OutboxUnreadable, NoParquet) as error:
         raise CommandError(str(error)) from error
@@ -48,16 +51,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _stats(options: argparse.Namespace, path: Path) -> int:
-    pending = list(records(path))
+    batches = gaps = rows = 0
+    for record, _ in heads(path):
+        batches, gaps = batches + (not record.is_gap), gaps + record.is_gap
+        rows += 0 if record.is_gap else record.rows
     ledger = {f"{boot}/{stream}": counts for (boot, stream), counts in audit(path).items()}
     numbers = totals(path)
     flash = wear(numbers)
     facts: dict[str, Any] = {
         "path": str(path),
         "bytes": file_bytes(path),
-        "batches": sum(not r.is_gap for r in pending),
-        "gap_records": sum(r.is_gap for r in pending),
-        "rows": sum(r.rows for r in pending if not r.is_gap),
+        "batches": batches,
+        "gap_records": gaps,
+        "rows": rows,
         "damage": {name: numbers.get(name, 0) for name in ("damaged_files", "salvaged", "lost", "unproven")},
         "flash": {
             "written_bytes": flash.written_bytes,
@@ -89,18 +95,17 @@ def _stats(options: argparse.Namespace, path: Path) -> int:
 
 
 def _ls(options: argparse.Namespace, path: Path) -> int:
-    found = list(records(path))
     if options.json:
-        print_json([{**_summary(r), "seq": [r.seq0, r.seq1]} for r in found])
+        print_json([{**_summary(r, size), "seq": [r.seq0, r.seq1]} for r, size in heads(path)])
         return 0
-    table = Table("id", "boot", "stream", "seq", "kind", "created", "bytes")
-    for r in found:
-        table.add_row(*cells(*{**_summary(r), "seq": f"{r.seq0}-{r.seq1}"}.values()))
+    table = Table("id", "boot", "stream", "seq", "kind", "class", "created", "bytes")
+    for r, size in heads(path):
+        table.add_row(*cells(*{**_summary(r, size), "seq": f"{r.seq0}-{r.seq1}"}.values()))
     console().print(table)
     return 0
 
 
-def _summary(record: Record) -> dict[str, object]:
+def _summary(record: Record, size_bytes: int) -> dict[str, object]:
     """A line of ``ls``; how its numbers are shown is the caller's business."""
     return {
         "id": record.id,
@@ -108,8 +113,9 @@ def _summary(record: Record) -> dict[str, object]:
         "stream": record.stream,
         "seq": None,
         "kind": "gap" if record.is_gap else "results",
+        "class": Priority(record.priority).name.lower(),
         "created": wire.iso_time(record.created_us),
-        "bytes": len(record.payload),
+        "bytes": size_bytes,
     }
 
 
@@ -153,6 +159,7 @@ def _vacuum(options: argparse.Namespace, path: Path) -> int:
         raise OutboxUnreadable(f"no outbox {path} to vacuum: has an agent run with this state_dir?")
     try:
         with claimed(path):
+            _refuse_damaged(path)
             before_bytes = file_bytes(path)
             connection = sqlite3.connect(path, isolation_level=None)
             try:
@@ -164,6 +171,13 @@ def _vacuum(options: argparse.Namespace, path: Path) -> int:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from error
     print(f"{path}: {before_bytes / 1024:.0f} KiB before, {file_bytes(path) / 1024:.0f} KiB now")
     return 0
+
+
+def _refuse_damaged(path: Path) -> None:
+    """What SQLite cannot read it would drop here without a word; the agent saves what can be saved, and counts."""
+    found = "it was just rebuilt" if ready_path(path).exists() else problem(path)
+    if found is not None:
+        raise CommandError(f"{path}: {found}; start the agent once, it saves what can be read and reports the rest")
 
 
 COMMAND = Command(

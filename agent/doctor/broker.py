@@ -143,7 +143,7 @@ def _mqtt(scene: Scene, uplink: UplinkTable, broker: Broker, where: str) -> Iter
 def _connect(link: PahoLink, events: "SimpleQueue[Answer]", birth: Birth) -> Answer | None:
     """The broker's answer; None if there is none. The link itself goes back to MQTT 3.1.1 where that is needed."""
     answer: Answer | None = None
-    for _ in range(2):
+    for _ in range(4):
         link.start(events, birth, None)
         try:
             answer = events.get(timeout=ANSWER_S)
@@ -155,7 +155,8 @@ def _connect(link: PahoLink, events: "SimpleQueue[Answer]", birth: Birth) -> Ans
 
 
 def _may_be_old(sentence: str) -> bool:
-    return "does not speak MQTT 5" in sentence or "closed the connection before it answered" in sentence
+    signs = ("does not speak MQTT 5", "closed the connection before it answered", "answers in MQTT 3.1.1")
+    return any(sign in sentence for sign in signs)
 
 
 def _rights(

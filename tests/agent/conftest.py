@@ -1,5 +1,6 @@
 """Where a hub can store (SQLite, a database of a real PostgreSQL), and an agent's folders with a backup of them."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,11 @@ def archive(site: Site, tmp_path: Path) -> Path:
     """A backup of ``site``, secrets included."""
     assert site.run("backup", str(tmp_path / "b.tar.zst"), "--with-secrets") == 0
     return tmp_path / "b.tar.zst"
+
+
+@pytest.fixture(scope="module")
+def quick_disk() -> Iterator[Path]:
+    """Memory, where there is some: hundreds of files are synced here."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)

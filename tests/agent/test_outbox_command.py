@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from agent.__main__ import main
+from agent.backup.archive import BackupError
+from agent.backup.outbox import copy
 from agent.outbox import Outbox
 from agent.record import Priority
 from tests.conftest import Running, eventually
@@ -125,6 +127,35 @@ def test_parquet_without_its_extra_is_a_sentence(config: Path, capfd: Any, monke
 def test_an_export_that_cannot_be_written_is_a_sentence(config: Path, capfd: Any, tmp_path: Path) -> None:
     code, _, err = outbox_command(config, capfd, "export", "--output", str(tmp_path / "none" / "x"))
     assert code == 1 and "cannot be written" in err and "Traceback" not in err
+
+
+def test_a_wal_that_was_damaged_in_the_middle_is_told_and_left_to_the_agent(
+    config: Path, capfd: Any, running: Start, tmp_path: Path
+) -> None:
+    """SQLite takes it for ended there: whoever opens it to write drops the rest without a word."""
+    alive = Outbox(tmp_path / "alive.db", boot="b2")
+    running(alive)
+    for number in range(40):
+        alive.put("kw", {"x": number}, priority=Priority.ALARM)
+        eventually(lambda: not alive.unwritten, "stored")
+    path, wal = database(config), database(config).with_name("outbox.db-wal")
+    path.write_bytes((tmp_path / "alive.db").read_bytes())  # as after kill -9: nobody has closed it
+    content = bytearray((tmp_path / "alive.db-wal").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    wal.write_bytes(content)
+    code, out, _ = outbox_command(config, capfd, "fsck")
+    assert code == 1 and "in the middle of its WAL are damaged" in out
+    for action in ("stats", "ls", "export"):
+        code, _, err = outbox_command(config, capfd, action)
+        assert code == 0 and "an agent that starts on it saves more" in err
+    code, _, err = outbox_command(config, capfd, "vacuum")
+    assert code == 1 and "start the agent once" in err and wal.read_bytes() == content
+    with pytest.raises(BackupError, match="start the agent"):
+        copy(path, tmp_path / "copied.db", lambda _: None, "start the agent")
+    again = Outbox(path, boot="b3")
+    running(again)
+    eventually(again.opened.is_set, "open")
+    assert (again.depth().rows, again.depth().lost) == (40, 0)
 
 
 def test_vacuum_makes_the_file_smaller_but_not_beside_an_agent(config: Path, capfd: Any) -> None:

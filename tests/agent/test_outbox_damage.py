@@ -8,8 +8,7 @@ import os
 import random
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +45,6 @@ class Specimen:
     def copy(self, to: Path) -> Path:
         shutil.copytree(self.folder, to)
         return to / "o.db"
-
-
-@pytest.fixture(scope="module")
-def quick_disk() -> Iterator[Path]:
-    """Memory, where there is some: hundreds of files are synced here."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

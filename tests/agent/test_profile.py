@@ -132,6 +132,14 @@ def test_an_alarm_does_not_wait_for_a_long_interval(tmp_path: Path) -> None:
     run.stop()
 
 
+def test_a_result_after_many_alarms_waits_no_longer_than_any() -> None:
+    """Each alarm hurries a commit, and so do 64 results; the next is delayed by one interval."""
+    pace = CommitPace()
+    for tick in range(700):
+        pace.committed(tick / 200)
+    assert 0 < pace.due_s(700 / 200) <= GROUP_S
+
+
 class Noted:
     """A worker that notes where it runs."""
 

@@ -57,6 +57,12 @@ def test_model_for_another_rate(made: Rig) -> None:
     refused(axond("run", "--config", str(made.config)), 78, "8000 Hz", "16000 Hz")
 
 
+def test_alarm_that_the_model_never_gives(made: Rig) -> None:
+    text = made.config.read_text()
+    made.config.write_text(text.replace('model = "made-motion"', 'model = "made-motion"\nalarms = ["fall"]'))
+    refused(axond("check", "--config", str(made.config)), 78, "pipelines.motion.alarms", "no label 'fall'", "c0, c1")
+
+
 def test_tampered_bundle(made: Rig) -> None:
     weights = made.state / "models" / "made-audio" / "network.npz"
     content = bytearray(weights.read_bytes())

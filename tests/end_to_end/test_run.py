@@ -68,6 +68,19 @@ def test_results_reach_the_hub_and_the_books_balance(installed: Rig) -> None:
     assert "Traceback" not in agent.text()
 
 
+def test_results_have_the_class_that_was_configured(installed: Rig) -> None:
+    manifest = json.loads((installed.state / "models" / "made-audio" / "manifest.json").read_text())
+    text = installed.config.read_text()
+    text = text.replace('model = "made-audio"', f'model = "made-audio"\nalarms = {json.dumps(manifest["labels"])}')
+    text = text.replace('model = "made-motion"', 'model = "made-motion"\npriority = "telemetry"')
+    installed.config.write_text(text)
+    agent = installed.agent()
+    wait_for("results of both pipelines", lambda: both_live(installed))
+    agent.stop()
+    listed = json.loads(axond("outbox", "ls", "--json", "--config", str(installed.config)).stdout)
+    assert {(batch["stream"], batch["class"]) for batch in listed} == {("sound", "alarm"), ("motion", "telemetry")}
+
+
 def test_commands_beside_a_running_agent(installed: Rig) -> None:
     config = ("--config", str(installed.config))
     agent = installed.agent()
