@@ -58,7 +58,10 @@ def _configure_rigs(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     uplink = sub.add_parser("uplink", help="results over a real broker, beside a publisher in C")
     uplink.add_argument("--seconds", type=positive, default=30.0, help="how long to measure (default: 30)")
     uplink.add_argument("--outage-s", type=whole(0, 3600), default=60, help="broker away; 0: never (default: 60)")
-    uplink.set_defaults(arguments=("seconds", "outage_s"))
+    uplink.add_argument(
+        "--delay-ms", type=whole(0, 2000), default=0, help="of the agent's line, each way, in that part"
+    )
+    uplink.set_defaults(arguments=("seconds", "outage_s", "delay_ms"))
     interop = sub.add_parser("interop", help="agent and hub through brokers of several makers, each restarted once")
     interop.add_argument("--broker", action="append", choices=BROKERS, default=[], help="default: all; may be repeated")
     interop.set_defaults(arguments=("broker",))
@@ -107,7 +110,8 @@ COMMAND = Command(
                      bare SQLite with as many in a transaction; one alarm until it is durable; bytes that the disk is
                      given for each result
   axond bench uplink acknowledged by a real broker: batches of 100 and single results, beside a publisher in C; stored
-                     by a real hub; bytes on the wire; CPU and delay of a usual flow; what is first after an outage
+                     by a real hub; bytes on the wire; CPU and delay of a usual flow, beside a plain paho loop; what is
+                     first after an outage, and how soon the rest follows (--delay-ms 300: over a satellite)
   axond bench service
                      size of the package and of what it installs; start until READY and first result; memory, CPU,
                      wake-ups and threads of an agent without sensors, connected to a broker, without and with a model

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from agent.wire import SystemClock, encode, wall_us
 from hil.bench import process
 from hil.bench.publish import WINDOW, Publisher, build_c_publisher, c_rate
 from hil.bench.results import made
+from hil.bench.source import WARM_UP_S
 from hil.chaos.arrivals import arrivals, stored
 from hil.chaos.part import wait_for
 from hil.chaos.relay import relay
@@ -34,13 +35,17 @@ LIVE_PACKET_MS = 10
 DRAIN_S = 120.0
 ROUNDS = 3
 SENDER = "bench"
+PLAIN = "plain"
 GREETER = "greeter"
 STREAM = "made"
 BOOT = "bench0"
 
 
-def measure(seconds: float, outage_s: float) -> dict[str, Any]:
-    """Rates, bytes and milliseconds as the names say. ``outage_s`` 0: no outage. Raises CommandError."""
+def measure(seconds: float, outage_s: float, delay_ms: float) -> dict[str, Any]:
+    """Rates, bytes and milliseconds as the names say. ``outage_s`` 0: no outage. Raises CommandError.
+
+    ``delay_ms``: of the agent's line in the outage part, each way.
+    """
     numbers: dict[str, Any] = {}
     with _folder() as folder, site(folder) as place:
         place.start_broker()
@@ -53,10 +58,10 @@ def measure(seconds: float, outage_s: float) -> dict[str, Any]:
     with _folder() as folder, site(folder) as place:
         place.start_broker()
         place.hub.start()
-        numbers |= _flowing(place, max(5.0, seconds / 2))
+        numbers |= _flowing(place, max(2.0, seconds / 3))
     if outage_s:
         with _folder() as folder, site(folder) as place:
-            numbers |= _outage(place, outage_s)
+            numbers |= _outage(place, outage_s, delay_ms)
     return numbers
 
 
@@ -178,36 +183,44 @@ def _stored_lap(publisher: Publisher, messages: list[Message], boot: str) -> Non
 def _flowing(place: Site, seconds: float) -> dict[str, Any]:
     """A usual flow from ``put`` to the hub's store, by the outbox and uplink of a process that has nothing else."""
     _until_heard(place)
-    arguments = (str(place.folder), str(place.port), SENDER, str(FLOW_HZ), str(seconds))
-    command = [sys.executable, "-m", "hil.bench.source", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
-    if done.returncode or not done.stdout:
-        raise CommandError(f"the source failed: {done.stderr.strip()[-500:]}")
-    told = json.loads(done.stdout)
+    told = _flow("source", str(place.folder), str(place.port), SENDER, str(FLOW_HZ), str(seconds))
     if not told["drained"]:
         raise CommandError("the hub did not acknowledge everything in time")
     came = arrivals(place.hub_db, SENDER)
-    warm = came.t_us > came.t_us.min() + 1_000_000
+    warm = came.t_us > came.t_us.min() + WARM_UP_S * 1e6
     p50, p99 = np.percentile(came.latency_ms[warm], (50, 99))
+    plain = _flow("plain", str(place.port), PLAIN, str(FLOW_HZ), str(seconds))
+    share, plain_share = (float(np.median(one["cpu_shares"])) for one in (told, plain))
     return {
         "flow_results_per_s": FLOW_HZ,
-        "flow_agent_cpu_share_of_a_core": round(told["cpu_s"] / told["seconds"], 4),
+        "flow_agent_cpu_share_of_a_core": round(share, 4),
+        "flow_plain_paho_cpu_share_of_a_core": round(plain_share, 4),
+        "flow_agent_to_plain_paho": round(share / plain_share, 2),
         "flow_put_to_stored_p50_ms": round(float(p50), 1),
         "flow_put_to_stored_p99_ms": round(float(p99), 1),
     }
 
 
-def _outage(place: Site, outage_s: float) -> dict[str, Any]:
+def _flow(module: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"hil.bench.{module}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=float(arguments[-1]) * 3 + 60, check=False)
+    if done.returncode or not done.stdout:
+        raise CommandError(f"hil.bench.{module} failed: {done.stderr.strip()[-500:]}")
+    return dict(json.loads(done.stdout))
+
+
+def _outage(place: Site, outage_s: float, delay_ms: float) -> dict[str, Any]:
     """A whole agent whose broker is away; what is captured after its return is fresh, all before is backlog."""
     place.make_model(OUTAGE_HZ)
-    place.write_agent(OUTAGE_HZ, packet_ms=LIVE_PACKET_MS)
-    place.start()
-    place.broker.kill()
-    time.sleep(outage_s)
-    place.start_broker()
-    back_us = wall_us()
-    wait_for("the backlog is delivered", lambda: _is_drained(place, back_us), DRAIN_S)
-    place.agent.stop()
+    with relay(place.port, delay_ms / 1e3) if delay_ms else nullcontext(place) as line:
+        place.write_agent(OUTAGE_HZ, packet_ms=LIVE_PACKET_MS, port=line.port)
+        place.start()
+        place.broker.kill()
+        time.sleep(outage_s)
+        place.start_broker()
+        back_us = wall_us()
+        wait_for("the backlog is delivered", lambda: _is_drained(place, back_us), DRAIN_S)
+        place.agent.stop()
     came = arrivals(place.hub_db, DEVICE)
     old = came.t_us < back_us
     drained_us = came.received_us[old].max()
@@ -215,6 +228,7 @@ def _outage(place: Site, outage_s: float) -> dict[str, Any]:
     live = came.latency_ms[~old & (came.received_us >= first_us) & (came.t_us >= first_us) & (came.t_us < drained_us)]
     numbers: dict[str, Any] = {
         "outage_s": outage_s,
+        "outage_delay_ms": delay_ms,
         "outage_results_per_s": OUTAGE_HZ,
         "outage_backlog_results": int(np.count_nonzero(old)),
         "outage_first_fresh_s": round(float(first_us - back_us) / 1e6, 2),
