@@ -1,9 +1,10 @@
 """Speech to spikes: log-mel bands, level-normalised per window, as levels and on/off changes.
 
 Mel scale and triangular bands as in Davis and Mermelstein (1980), O'Shaughnessy's formula 2595 log10(1 + f / 700).
-All levels are relative to the loudest band of the window, and never below ``range_db``. With ``normalise_bands`` each
-band's mean over the loud steps is taken away, and the mean of all bands put in its place: what microphone, room and
-timbre do to the whole of a word (cepstral mean normalisation, Atal 1974). Features in order, each for every band:
+All levels are relative to the loudest band of the window, and never below ``range_db``. Of each band's mean over the
+loud steps the part ``normalise_bands`` is taken away, and that of the mean of all bands put in its place: what
+microphone, room and timbre do to the whole of a word (cepstral mean normalisation, Atal 1974). The whole of it also
+takes the vowel from a word that has but one. Features in order, each for every band:
 ``levels_db`` (the band is at or above it); on, then off (its level, smoothed over two steps, rose or fell through a
 multiple of ``step_db``; 0 = no such features). Few bands and short frames blur the speaker's pitch away.
 """
@@ -38,7 +39,7 @@ class AudioMelConfig(BaseModel):
     low_hz: float = Field(default=100.0, ge=0)
     high_hz: float = Field(default=3900.0, gt=0)
     range_db: float = Field(default=-50.0, lt=0)
-    normalise_bands: bool = False
+    normalise_bands: float = Field(default=0.0, ge=0, le=1)
     levels_db: tuple[float, ...] = (-12.0, -22.0, -32.0, -42.0)
     step_db: float = Field(default=6.0, ge=0)
 
@@ -108,7 +109,7 @@ def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.floating], out: Raster) -
     """Spikes of log-mel levels (..., steps, bands), each window of them by itself."""
     relative_db = np.maximum(level_db - level_db.max(axis=(-2, -1), keepdims=True), cfg.range_db)
     if cfg.normalise_bands:
-        relative_db = _normalised(relative_db)
+        relative_db = _normalised(relative_db, cfg.normalise_bands)
     parts = [relative_db >= threshold_db for threshold_db in cfg.levels_db]
     if cfg.step_db:
         smooth_db = relative_db + _before(relative_db)
@@ -118,9 +119,9 @@ def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.floating], out: Raster) -
     np.concatenate(parts, axis=-1, out=out, casting="unsafe")
 
 
-def _normalised(relative_db: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _normalised(relative_db: npt.NDArray[np.floating], part: float) -> npt.NDArray[np.floating]:
     loud = relative_db.max(axis=-1, keepdims=True) > LOUD_DB
-    mean_db = np.where(loud, relative_db, 0).sum(axis=-2, keepdims=True) / loud.sum(axis=-2, keepdims=True)
+    mean_db = part * np.where(loud, relative_db, 0).sum(axis=-2, keepdims=True) / loud.sum(axis=-2, keepdims=True)
     normalised: npt.NDArray[np.floating] = relative_db - mean_db + mean_db.mean(axis=-1, keepdims=True)
     return normalised
 

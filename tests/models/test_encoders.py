@@ -83,17 +83,24 @@ def test_normalised_bands_do_not_show_the_microphones_colour() -> None:
     noise = np.random.default_rng(4).normal(0, 4000, SAMPLES)
     coloured = noise - 0.95 * np.roll(noise, 1)
 
-    def uneven(normalise_bands: bool) -> float:
-        cfg = AudioMel.Config(step_db=0, levels_db=(-12.0,), normalise_bands=normalise_bands)
-        spikes = mel_raster(coloured, cfg).sum(axis=0, dtype=np.int64)
-        return float(np.ptp(spikes) / spikes.mean())
+    def uneven_db(normalise_bands: float) -> float:
+        levels_db = tuple(range(-45, 0))  # a spike for each dB
+        cfg = AudioMel.Config(step_db=0, levels_db=levels_db, normalise_bands=normalise_bands)
+        raster = mel_raster(coloured, cfg).reshape(-1, len(levels_db), cfg.bands)
+        return float(np.ptp(raster.sum(axis=1, dtype=np.int64).mean(axis=0)))
 
-    assert uneven(False) > 1
-    assert uneven(True) < 0.4
+    assert uneven_db(0) > 20
+    assert uneven_db(0.5) == pytest.approx(uneven_db(0) / 2, rel=0.05)
+    assert uneven_db(1) < 0.5
 
 
-@pytest.mark.parametrize("normalise_bands", [False, True])
-def test_digital_silence_encodes_without_a_warning(normalise_bands: bool) -> None:
+def test_bundles_that_say_normalise_bands_without_a_number_mean_all_of_it() -> None:
+    said = [AudioMel.Config.model_validate({"normalise_bands": word}) for word in (True, False)]
+    assert said == [AudioMel.Config(normalise_bands=1), AudioMel.Config(normalise_bands=0)]
+
+
+@pytest.mark.parametrize("normalise_bands", [0.0, 0.5, 1.0])
+def test_digital_silence_encodes_without_a_warning(normalise_bands: float) -> None:
     raster = mel_raster(np.zeros(SAMPLES), AudioMel.Config(normalise_bands=normalise_bands))
     assert set(np.unique(raster)) <= {0, 1}
 
@@ -132,7 +139,10 @@ def test_audio_mel_refuses_a_window_shorter_than_a_frame() -> None:
         AudioMel(AudioMel.Config(), MIC, 100)
 
 
-@pytest.mark.parametrize("wrong", [{"high_hz": 5000.0}, {"levels_db": (), "step_db": 0.0}, {"hop": 0}, {"hops": 80}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"high_hz": 5000.0}, {"levels_db": (), "step_db": 0.0}, {"hop": 0}, {"hops": 80}, {"normalise_bands": 1.5}],
+)
 def test_audio_mel_refuses_a_config_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AudioMel.Config.model_validate(wrong)
