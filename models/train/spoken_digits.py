@@ -54,7 +54,9 @@ EPOCH_ITEMS = 12288
 """An epoch takes this many of all windows, at random."""
 UNSEEN = """\
 On speakers left out of training in turn (480 recordings each, int8): lucas 0.94, yweweler 0.90, george 0.89, jackson
-0.88, nicolas 0.85. Expect that of an unknown voice, and less where nobody in training has its accent."""
+0.88, nicolas 0.85. These numbers flatter: the recipe was chosen mostly by those of george and nicolas, and the
+speakers' accents are among the made ones. Expect less of an unknown voice. The number of epochs was chosen after looks
+at the test part (0.967 with 8 epochs), so its accuracy flatters too."""
 """By ``--unseen SPEAKER``."""
 RECIPE = Recipe(
     name="spoken-digits",
