@@ -130,9 +130,12 @@ def _make_venv(place: Path) -> None:
         (place / MARK).touch()
         return
     tried = f" ({'; '.join(reasons)})" if reasons else ""
+    # Root's default place is the service's; whoever develops as root may not care for the service.
+    own = ", or set AXOND_LAVA to a folder that the service need not see" if place == SYSTEM_HOME else ""
     raise CommandError(
         f"Lava needs Python {PYTHON_VERSION} with its venv module, and this machine has none on PATH, in pyenv or "
-        f"through uv{tried}: install python{PYTHON_VERSION} and python{PYTHON_VERSION}-venv, or uv, which fetches it"
+        f"through uv{tried}: install python{PYTHON_VERSION} and python{PYTHON_VERSION}-venv, or uv, which fetches "
+        f"it{own}"
     )
 
 
