@@ -96,9 +96,9 @@ def _agent(scene: Scene) -> Iterator[Finding]:
 
 
 def _breaks(scene: Scene, state: dict[str, Any], up_s: float) -> str | None:
-    """Why a fresh connection of an agent that runs for a while breaks again, if it does so while we look."""
+    """Why a connection that is fresh, and not the agent's first, breaks again, if it does so while we look."""
     pause, end_s = Event(), time.monotonic() + WATCH_S
-    while state["since_s"] < FRESH_S < up_s and time.monotonic() < end_s:
+    while state["since_s"] < min(FRESH_S, up_s / 2) and time.monotonic() < end_s:
         pause.wait(WATCH_S / 10)
         status, _ = asked(scene.state_dir)
         error: str | None = ((status or {}).get("uplink") or {}).get("error")
