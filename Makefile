@@ -107,7 +107,7 @@ $(MODELS:%=train-%): train-%: $(STAMP)
 	$(BIN)/python -m models.train.$(subst -,_,$*) --out build/$*
 	$(BIN)/axond model build build/$* -o models/zoo/$*
 
-compare: $(STAMP) ## the shipped models beside small int8 CNNs on TFLite, trained here (TensorFlow, 1.6 GB, an hour or two)
+compare: $(STAMP) ## the shipped models beside small int8 CNNs on TFLite, trained here (TensorFlow, 1.6 GB, 17 minutes to two hours)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || \
 	    $(BIN)/python -m pip install --quiet --editable '.[train]' --constraint packaging/train-constraints.txt
 	@test -x build/tensorflow/bin/python || { $(PYTHON) -m venv build/tensorflow && build/tensorflow/bin/pip install -q 'tensorflow-cpu==2.21.*'; }
