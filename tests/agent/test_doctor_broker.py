@@ -209,6 +209,21 @@ def test_a_login_that_the_running_agent_uses_is_left_alone(stage: Stage) -> None
     assert log.read_text().count("New client connected") == logins
 
 
+@pytest.mark.parametrize(
+    ("up_s", "since_s", "said"),
+    [(100.0, 5.0, "broker.unsteady"), (8.0, 1.0, "broker.unsteady"), (8.0, 7.5, "broker.agent_connected")],
+)
+def test_a_fresh_connection_is_watched_unless_it_is_the_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, up_s: float, since_s: float, said: str
+) -> None:
+    """Of an agent that has just started, too: a rival throws it out from its first second on."""
+    uplink = {"connected": True, "since_s": since_s, "error": None, "broker": "b", "sent": 1, "delivered": 1}
+    later = {"up_s": up_s, "uplink": uplink | {"error": "connection to b lost: closed by the broker"}}
+    monkeypatch.setattr("agent.doctor.broker.asked", lambda _: (later, None))
+    scene = replace(set_up(stage.config, stage.root), status={"up_s": up_s, "uplink": uplink})
+    assert next(look(scene)).id == said
+
+
 def test_of_many_authorities_the_last_to_end_counts(stage: Stage) -> None:
     folder = doors_of(stage).folder
     (folder / "many.crt").write_text((folder / "ours.crt").read_text() + (folder / "over.crt").read_text())
