@@ -2,9 +2,11 @@
 
 The last layer is an integrator whose readout is the sum of its potential, so the potentials of a window are linear in
 what it hears: ``potentials = 128 * W @ phi * sum(response)``, where ``phi`` of a window is, for each neuron before the
-last layer, its spikes weighted by what a spike at that step still adds to the sum (0..1: a weighted mean rate).
+last layer, its spikes weighted by what a spike at that step still adds to the sum (0..1: a weighted mean rate). Where
+the last layer has one weight for all rows of an image (``pooling``), phi is the mean over the rows.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -130,6 +132,24 @@ def response(steps: int, layer: Layer) -> Floats:
     return out
 
 
+def pooling(network: Network) -> tuple[int, int, int]:
+    """Channels, rows and columns of the neurons before the last layer, where it has one weight for all rows; else the
+    neurons themselves, as channels of one row and column."""
+    last, conv = network.layers[-1], network.layers[-2].conv if len(network.layers) > 1 else None
+    if conv is not None and last.conv is None and not network.layers[-2].beside:
+        image = conv.out_shape(network.layers[-2].w_in.shape)
+        if math.prod(image) == last.inputs:
+            each = last.w_in.reshape(-1, *image)
+            if (each == each[:, :, :1]).all():
+                return image
+    return last.inputs, 1, 1
+
+
+def pooled(values: Floats, image: tuple[int, int, int]) -> Floats:
+    """(n, neurons) to (n, channels * columns): the mean over the rows."""
+    return np.asarray(values.reshape(-1, *image).mean(axis=2).reshape(len(values), -1))
+
+
 def unit(steps: int, layer: Layer) -> float:
     """The potential that weight 1 gives a neuron of the last layer for a phi of 1."""
     return float((1 << WEIGHT_SHIFT) * response(steps, layer).sum())
@@ -169,7 +189,7 @@ def _through(network: Network, rasters: Rasters) -> tuple[npt.NDArray[np.generic
     weights = response(steps, network.layers[-1])
     phi = np.matmul((weights / weights.sum()).astype(np.float32), x.astype(np.float32))
     cells = max(1, steps * sum(network.neurons[:-1]))
-    return x, Inside(phi.astype(np.float64), spikes / cells)
+    return x, Inside(pooled(phi.astype(np.float64), pooling(network)), spikes / cells)
 
 
 def confidence(potentials: npt.NDArray[np.int64], temperature: float) -> Floats:
@@ -231,9 +251,10 @@ def _factorise(residuals: Floats) -> tuple[Floats, Floats]:
 def load(content: bytes, network: Network, where: str) -> Statistics:
     """Read what ``Statistics.pack`` gave for ``network``. ``where`` names it in errors. Raises BadModel."""
     arrays = read_npz(content, where, _TYPES)
+    channels, _, columns = pooling(network)
     try:
         sizes = {
-            "classes": network.classes, "hidden": network.layers[-1].inputs, "rank": arrays["factors"].shape[-1],
+            "classes": network.classes, "hidden": channels * columns, "rank": arrays["factors"].shape[-1],
             "signals": len(SIGNALS), "quantiles": len(QUANTILES),
         }  # fmt: skip
         if sizes["rank"] > RANK:

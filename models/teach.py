@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from models import batch, build, bundle, statistics
 from models.base import BadModel, Window
@@ -52,7 +53,8 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
     examples = _encoded(parent, windows)
     seen = [statistics.look(parent.network, rasters) for rasters in examples]
     lesson = learn(_known(parent, known, seen, examples[0].shape[1]), [one.phi for one in seen], of)
-    network = _with_row(parent.network, lesson, of)
+    row = _for_all_rows(lesson.row, statistics.pooling(parent.network))
+    network = _with_row(parent.network, row, of)
     rasters = np.concatenate(examples)
     _check_clip(network, rasters)
     learnt = statistics.look(network, rasters)
@@ -62,7 +64,7 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
         PARENT: write_npz({name: np.frombuffer(content, np.uint8) for name, content in kept.items()}),
     }
     parent.artefact("network.nir")  # its digest
-    graph = with_row(parent.path / "network.nir", parent.network.layers[-1], lesson.row, of)
+    graph = with_row(parent.path / "network.nir", parent.network.layers[-1], row, of)
     manifest = parent.manifest
     quantized = Quantized(network, manifest.weight_bits, manifest.granularity, (), (), 0.0)
     child = build.assemble(out, recipe, graph, card, quantized, extra)
@@ -101,23 +103,30 @@ def _usable(parent: Bundle, out: Path) -> Statistics:
 
 
 def _known(parent: Bundle, known: Statistics, seen: list[Activity], steps: int) -> Known:
-    last = parent.network.layers[-1]
-    unit = statistics.unit(steps, last)
+    last, image = parent.network.layers[-1], statistics.pooling(parent.network)
+    weights = last.w_in.reshape(-1, *image)[:, :, 0].reshape(len(last.w_in), -1)
+    unit = statistics.unit(steps, last) * image[1]
     phi, potentials = np.concatenate([one.phi for one in seen]), np.concatenate([one.potentials for one in seen])
-    constant = np.median(potentials - unit * (phi @ last.w_in.T.astype(np.float64)), axis=0)
-    return Known(last.w_in, parent.manifest.weight_bits, constant, unit, parent.manifest.temperature, known)
+    constant = np.median(potentials - unit * (phi @ weights.T.astype(np.float64)), axis=0)
+    return Known(weights, parent.manifest.weight_bits, constant, unit, parent.manifest.temperature, known)
 
 
-def _with_row(network: Network, lesson: Lesson, of: int | None) -> Network:
+def _for_all_rows(row: npt.NDArray[np.int8], image: tuple[int, int, int]) -> npt.NDArray[np.int8]:
+    """A row of weights for pooled phi, as one for all neurons."""
+    channels, _, columns = image
+    return np.broadcast_to(row.reshape(channels, 1, columns), image).reshape(-1)
+
+
+def _with_row(network: Network, row: npt.NDArray[np.int8], of: int | None) -> Network:
     last = network.layers[-1]
     if of is not None:
         w_in = last.w_in.copy()
-        w_in[of] = lesson.row
+        w_in[of] = row
         made = replace(last, w_in=w_in)
     else:
         made = Layer(
             name=last.name,
-            w_in=np.concatenate([last.w_in, lesson.row[None]]),
+            w_in=np.concatenate([last.w_in, row[None]]),
             w_rec=None,
             k_u=np.append(last.k_u, last.k_u[:1]),
             k_v=np.append(last.k_v, last.k_v[:1]),

@@ -5,8 +5,13 @@ All levels are relative to the loudest band of the window, and never below ``ran
 loud steps the part ``normalise_bands`` is taken away, and that of the mean of all bands put in its place: what
 microphone, room and timbre do to the whole of a word (cepstral mean normalisation, Atal 1974). The whole of it also
 takes the vowel from a word that has but one. Features in order, each for every band:
-``levels_db`` (the band is at or above it); on, then off (its level, smoothed over two steps, rose or fell through a
-multiple of ``step_db``; 0 = no such features). Few bands and short frames blur the speaker's pitch away.
+``levels_db`` (the band is at or above it); ``peaks_db`` (it is so much above the mean of itself and the bands within
+``NEAR_BANDS`` of it, or of a number below 0 so much below: formants, however much a microphone mutes the high ones);
+on, then off (its level, smoothed over two steps, rose or fell through a multiple of ``step_db``; 0 = no such
+features). Few bands and short frames blur the speaker's pitch away.
+
+A time step is a spectrum. With ``image_steps`` the whole window is shown at each of so many steps instead, as an image
+for convolutions: cells in the order (feature, spectrum, band).
 """
 
 from dataclasses import dataclass
@@ -23,6 +28,8 @@ FLOOR_FS = 1e-5
 """Band amplitude that counts as silence, a third of one 16-bit step: keeps digital silence finite."""
 LOUD_DB = -25.0
 """A step is loud when one of its bands is above that."""
+NEAR_BANDS = 3
+"""On either side; at the ends, bands are mirrored."""
 
 
 class AudioMelConfig(BaseModel):
@@ -41,18 +48,35 @@ class AudioMelConfig(BaseModel):
     range_db: float = Field(default=-50.0, lt=0)
     normalise_bands: float = Field(default=0.0, ge=0, le=1)
     levels_db: tuple[float, ...] = (-12.0, -22.0, -32.0, -42.0)
+    peaks_db: tuple[float, ...] = ()
     step_db: float = Field(default=6.0, ge=0)
+    image_steps: int = Field(default=0, ge=0, le=256)
 
     @property
-    def features(self) -> int:
-        return self.bands * (len(self.levels_db) + (2 if self.step_db else 0))
+    def kinds(self) -> int:
+        """Features of each band."""
+        return len(self.levels_db) + len(self.peaks_db) + (2 if self.step_db else 0)
+
+    def spectra(self, samples: int) -> int:
+        """Of a window of ``samples``."""
+        return 1 + (samples - self.frame) // self.hop
+
+    def shape(self, samples: int) -> tuple[int, int]:
+        """Time steps and cells of the raster of such a window."""
+        if self.image_steps:
+            return self.image_steps, self.kinds * self.spectra(samples) * self.bands
+        return self.spectra(samples), self.kinds * self.bands
 
     @model_validator(mode="after")
     def _possible(self) -> "AudioMelConfig":
         if not self.low_hz < self.high_hz <= self.rate_hz / 2:
             raise ValueError("low_hz < high_hz <= rate_hz / 2 is expected")
-        if not (self.levels_db or self.step_db):
-            raise ValueError("levels_db and step_db are both empty: nothing would ever spike")
+        if not (self.levels_db or self.peaks_db or self.step_db):
+            raise ValueError("levels_db, peaks_db and step_db are all empty: nothing would ever spike")
+        if 0 in self.peaks_db:
+            raise ValueError("peaks_db are above or below 0: at 0 silence would spike")
+        if self.peaks_db and self.bands <= NEAR_BANDS:
+            raise ValueError(f"peaks_db want more than {NEAR_BANDS} bands")
         return self
 
 
@@ -76,14 +100,14 @@ class AudioMel:
         if samples < cfg.frame:
             raise BadModel(f"encoder audio_mel needs windows of {cfg.frame} samples or more, the bundle has {samples}")
         self.cfg = cfg
-        steps = 1 + (samples - cfg.frame) // cfg.hop
-        self.shape = (steps, cfg.features)
+        spectra = cfg.spectra(samples)
+        self.shape = cfg.shape(samples)
         self._samples = samples
         self._scale = info.scale[0]
         self._taper = np.hanning(cfg.frame + 1)[:-1]
         self._bank = mel_bank(MelBand(cfg.rate_hz, cfg.frame, cfg.bands, cfg.low_hz, cfg.high_hz))
-        self._index = np.arange(cfg.frame) + cfg.hop * np.arange(steps)[:, None]
-        self._frames = np.empty((steps, cfg.frame))
+        self._index = np.arange(cfg.frame) + cfg.hop * np.arange(spectra)[:, None]
+        self._frames = np.empty((spectra, cfg.frame))
 
     def reset(self) -> None:
         """Nothing is kept between windows."""
@@ -95,7 +119,7 @@ class AudioMel:
         code(self.cfg, self.log_mel(window.data[:, 0]), out)
 
     def log_mel(self, samples: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        """(steps, bands) in dB re full scale of integer ``samples``, their mean removed."""
+        """(spectra, bands) in dB re full scale of integer ``samples``, their mean removed."""
         wave = samples.astype(np.float64) * self._scale
         wave -= wave.mean()
         np.take(wave, self._index, out=self._frames, mode="clip")
@@ -106,17 +130,24 @@ class AudioMel:
 
 
 def code(cfg: AudioMelConfig, level_db: npt.NDArray[np.floating], out: Raster) -> None:
-    """Spikes of log-mel levels (..., steps, bands), each window of them by itself."""
+    """Spikes of log-mel levels (..., spectra, bands), each window of them by itself."""
     relative_db = np.maximum(level_db - level_db.max(axis=(-2, -1), keepdims=True), cfg.range_db)
     if cfg.normalise_bands:
         relative_db = _normalised(relative_db, cfg.normalise_bands)
     parts = [relative_db >= threshold_db for threshold_db in cfg.levels_db]
+    if cfg.peaks_db:
+        above_db = relative_db - _near(relative_db)
+        parts += [above_db >= at_db if at_db > 0 else above_db <= at_db for at_db in cfg.peaks_db]
     if cfg.step_db:
         smooth_db = relative_db + _before(relative_db)
         stair = np.floor(smooth_db * (0.5 / cfg.step_db))
         before = _before(stair)
         parts += [stair > before, stair < before]
-    np.concatenate(parts, axis=-1, out=out, casting="unsafe")
+    if cfg.image_steps:
+        image = np.stack(parts, axis=-3)
+        out[:] = image.reshape(*image.shape[:-3], 1, -1)
+    else:
+        np.concatenate(parts, axis=-1, out=out, casting="unsafe")
 
 
 def _normalised(relative_db: npt.NDArray[np.floating], part: float) -> npt.NDArray[np.floating]:
@@ -124,6 +155,15 @@ def _normalised(relative_db: npt.NDArray[np.floating], part: float) -> npt.NDArr
     mean_db = part * np.where(loud, relative_db, 0).sum(axis=-2, keepdims=True) / loud.sum(axis=-2, keepdims=True)
     normalised: npt.NDArray[np.floating] = relative_db - mean_db + mean_db.mean(axis=-1, keepdims=True)
     return normalised
+
+
+def _near(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """The mean of each band and those near it."""
+    mirrored = np.concatenate([levels[..., NEAR_BANDS:0:-1], levels, levels[..., -2 : -2 - NEAR_BANDS : -1]], axis=-1)
+    mean: npt.NDArray[np.floating] = np.lib.stride_tricks.sliding_window_view(
+        mirrored, 2 * NEAR_BANDS + 1, axis=-1
+    ).mean(-1)
+    return mean
 
 
 def _before(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

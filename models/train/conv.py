@@ -23,7 +23,8 @@ class ConvSpec:
 
     channels: int
     kernel: int
-    stride: int
+    stride: int | tuple[int, int]
+    """Of rows and columns, or of each."""
     padding: int
     k_u: int
     k_v: int
@@ -35,7 +36,8 @@ class ConvLayer(QuantLayer):
 
     def __init__(self, in_shape: tuple[int, int, int], spec: ConvSpec, gain: float) -> None:
         kernel = (spec.channels, in_shape[0], spec.kernel, spec.kernel)
-        shape = ConvShape(in_shape, (spec.stride, spec.stride), (spec.padding, spec.padding))
+        stride = spec.stride if isinstance(spec.stride, tuple) else (spec.stride, spec.stride)
+        shape = ConvShape(in_shape, stride, (spec.padding, spec.padding))
         shape.check(kernel, "a layer to train")
         neurons = math.prod(shape.out_shape(kernel))
         super().__init__(1, LayerSpec(neurons, spec.k_u, spec.k_v, spec.limit), spiking=True, gain=gain)

@@ -39,7 +39,7 @@ def _integer_layer(name: str, layer: QuantLayer, beside: bool) -> Layer:
         w_rec=None if w_rec is None else w_rec.numpy(),
         k_u=np.full(neurons, layer.spec.k_u, np.int32),
         k_v=np.full(neurons, layer.spec.k_v, np.int32),
-        bias=np.zeros(neurons, np.int32),
+        bias=np.repeat(layer.biases().numpy() * (1 << WEIGHT_SHIFT), neurons // len(layer.biases())).astype(np.int32),
         v_th=np.full(neurons, v_th, np.int32) if layer.spiking else None,
         conv=layer.conv if isinstance(layer, ConvLayer) else None,
         beside=beside,
@@ -115,7 +115,8 @@ def _convolution(layer: ConvLayer) -> Any:
     kernel, _, _ = layer.integers()
     on_grid = kernel.numpy().astype(np.float64) / float(layer.scale())
     plane, stride, padding = layer.conv.in_shape[1:], layer.conv.stride, layer.conv.padding
-    return nir.Conv2d(plane, on_grid, stride, padding, dilation=(1, 1), groups=1, bias=np.zeros(len(on_grid)))
+    bias = layer.biases().numpy().astype(np.float64) / float(layer.scale())
+    return nir.Conv2d(plane, on_grid, stride, padding, dilation=(1, 1), groups=1, bias=bias)
 
 
 def _neurons(layer: QuantLayer, dt_s: float, shape: tuple[int, ...]) -> Any:

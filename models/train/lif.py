@@ -5,7 +5,7 @@ Step of a spiking layer (SNN arithmetic of models/network.py, without its trunca
 without spike and reset; the readout is the sum of its v over the steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -88,6 +88,11 @@ class QuantLayer(nn.Module):
         """Of a dense layer."""
         return int(self.w_in.shape[1])
 
+    def keep(self, neurons: int) -> None:
+        """The first ones only."""
+        self.w_in = nn.Parameter(self.w_in.detach()[:neurons].clone())
+        self.spec = replace(self.spec, neurons=neurons)
+
     def scale(self) -> torch.Tensor:
         """Weight units per unit of float weight: the largest weight becomes 127, or 7 in 4 bits."""
         largest = self.w_in.detach().abs().max()
@@ -101,6 +106,10 @@ class QuantLayer(nn.Module):
         w_rec = None if self.w_rec is None else torch.round(self.w_rec.detach() * scale).to(torch.int8)
         v_th = round(float(2 * scale)) if self.spiking else 0
         return torch.round(self.w_in.detach() * scale).to(torch.int8), w_rec, v_th
+
+    def biases(self) -> torch.Tensor:
+        """Of each channel or neuron, in weight units; float64, whole 1 / 2^7ths of one."""
+        return torch.zeros(len(self.w_in), dtype=torch.float64)
 
     def clamp_(self) -> None:
         """Keep outliers from coarsening everybody's grid."""

@@ -18,26 +18,46 @@ from models.base import Window
 from models.datasets.load import load, required
 from models.datasets.recording import DataError, Recording, audio_info, live_window
 from models.encoders.audio_mel import AudioMel, code
-from models.train import accents, augment, flite, loop
+from models.train import accents, augment, flite, loop, other_words
 from models.train.between import between
 from models.train.command import guarded, parser
+from models.train.conv import ConvSpec
 from models.train.finish import Rasters, Recipe, Texts, finish, judge
-from models.train.lif import LayerSpec, Snn
+from models.train.lif import LayerSpec
+from models.train.normconv import NormConvSnn
 from models.window import Windower, WindowSpec
 
 RATE_HZ = 8000
 INFO = audio_info(RATE_HZ)
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = [str(digit) for digit in range(10)]
+CLASSES = [*LABELS, *other_words.MADE, *other_words.BY_PEOPLE]
+"""In training."""
 WINDOW = WindowSpec(mode="onset", samples=8000, pre=800, ratio=4.0, frames=2)
-ENCODER = AudioMel.Config(normalise_bands=0.5, levels_db=(-6.0, -12.0, -20.0, -28.0, -36.0))
-HIDDEN = [LayerSpec(neurons=256, k_u=2800, k_v=3600, limit=0.5, recurrent=True)]
-READOUT = LayerSpec(neurons=10, k_u=2800, k_v=3800, limit=1.0)
-DT_S = ENCODER.hop / RATE_HZ
+ENCODER = AudioMel.Config(
+    normalise_bands=0.5,
+    levels_db=(-5.0, -10.0, -15.0, -20.0, -25.0, -30.0, -35.0, -40.0, -45.0),
+    peaks_db=(2.0, 5.0, 9.0, -3.0, -7.0),
+    step_db=0,
+    image_steps=2,
+)
+ONCE = ENCODER.model_copy(update={"image_steps": 1})
+"""To train with: the network shows it as often as it has steps."""
+SPECTRA = ENCODER.spectra(WINDOW.samples)
+CONVOLUTIONS = [
+    ConvSpec(channels=channels, kernel=3, stride=stride, padding=1, k_u=0, k_v=3072, limit=1.0)
+    for channels, stride in ((32, (2, 1)), (64, (2, 2)), (64, (1, 1)), (96, (2, 2)))
+]
+READOUT = LayerSpec(neurons=len(CLASSES), k_u=0, k_v=3800, limit=1.0)
+DT_S = 1e-3
 SEED = 1
-EPOCHS = 20
-VARIANTS = {"human": 20, "espeak": 4, "flite": 8, "accents": 3}
+EPOCHS = 22
+FOLDED_EPOCHS = 4
+"""The last ones are trained on integers."""
+VARIANTS = {"human": 20, "espeak": 4, "flite": 8, "accents": 3, "others": 3, "others by people": 12}
 """Distorted copies of each recording, beside the recording itself."""
+OFTEN = {"human": 3.0, "others by people": 2.0}
+"""How much more often than the rest a window is drawn."""
 FLITE_TAKES = 25
 """Of each word in each of flite's voices: few voices, but made of people's."""
 ACCENT_TAKES = {"fr": 28, "de": 28, "el": 28}
@@ -45,12 +65,15 @@ ACCENT_TAKES = {"fr": 28, "de": 28, "el": 28}
 FEWER_TAKES = 14
 BETWEEN = 0.5
 """This part of an epoch's windows is mixed with another recording of the same word, mostly of another voice."""
+DONORS = ("human", "flite", "others", "others by people")
 BETWEEN_AT_ONCE = 1500
 """Bounds the memory."""
 TONE_DB = 3.0
 """Standard deviation of a random frequency response, drawn anew for each window in each epoch."""
 TONE_POINTS = 5
-EPOCH_ITEMS = 12288
+TILT_DB = 8.0
+"""The same at either end of a line over all bands: microphones differ most in how much of the high ones they pass."""
+EPOCH_ITEMS = 16384
 """An epoch takes this many of all windows, at random."""
 UNSEEN = """\
 On speakers left out of training in turn (480 recordings each, int8): lucas 0.94, yweweler 0.90, george 0.89, jackson
@@ -108,20 +131,24 @@ def heard(data: npt.NDArray[np.int16], rng: np.random.Generator, *, close_cuts: 
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Windows before they become spikes: levels float32 (n, steps, bands) in dB, and their digits."""
+    """Windows before they become spikes: levels float32 (n, spectra, bands) in dB; labels are places in ``CLASSES``."""
 
     levels_db: npt.NDArray[np.float32]
     labels: loop.Labels
     missed: int = 0
 
     def rasters(self, rng: np.random.Generator | None = None) -> Rasters:
-        """As spikes, through another frequency response each when ``rng`` is given."""
+        """As spikes; with ``rng`` to train with, through another frequency response each."""
         levels_db = self.levels_db
         if rng is not None:
             points_db = rng.normal(0, TONE_DB, (len(levels_db), TONE_POINTS)).astype(np.float32)
-            levels_db = levels_db + (points_db @ _interpolation(TONE_POINTS, ENCODER.bands))[:, None]
-        out = np.empty((*levels_db.shape[:2], ENCODER.features), np.uint8)
-        code(ENCODER, levels_db, out)
+            ends_db = rng.normal(0, TILT_DB, (len(levels_db), 1)).astype(np.float32)
+            tone_db = points_db @ _interpolation(TONE_POINTS, ENCODER.bands)
+            levels_db = levels_db + (tone_db + ends_db * np.linspace(-1, 1, ENCODER.bands, dtype=np.float32))[:, None]
+        how = ENCODER if rng is None else ONCE
+        out = np.empty((len(levels_db), *how.shape(WINDOW.samples)), np.uint8)
+        for block in np.array_split(np.arange(len(out)), 1 + len(out) // BETWEEN_AT_ONCE):
+            code(how, levels_db[block], out[block[0] : block[-1] + 1])
         return Rasters(out, self.labels, self.missed)
 
     def part(self, chosen: npt.NDArray[np.int64] | slice) -> "Spectra":
@@ -131,8 +158,8 @@ class Spectra:
         """Some of them between themselves and a donor of the same label."""
         levels_db = self.levels_db.copy()
         chosen = np.flatnonzero(rng.random(len(self.labels)) < BETWEEN)
-        same = [np.flatnonzero(donors.labels == digit) for digit in range(len(LABELS))]
-        partners = np.array([rng.choice(same[digit]) for digit in self.labels[chosen]])
+        same = [np.flatnonzero(donors.labels == word) for word in range(len(CLASSES))]
+        partners = np.array([rng.choice(same[word]) for word in self.labels[chosen]])
         for block in np.array_split(np.arange(len(chosen)), 1 + len(chosen) // BETWEEN_AT_ONCE):
             mine = chosen[block]
             levels_db[mine] = between(levels_db[mine], donors.levels_db[partners[block]], ENCODER.range_db, rng)
@@ -165,7 +192,7 @@ def make_set(recordings: list[Recording], variants: int, rng: np.random.Generato
                 missed += 1
                 continue
             levels_db.append(encoder.log_mel(window.data[:, 0]).astype(np.float32))
-            labels.append(int(recording.label))
+            labels.append(CLASSES.index(recording.label))
     return Spectra(np.stack(levels_db), np.array(labels, np.int64), missed)
 
 
@@ -179,20 +206,23 @@ def by_flite(rng: np.random.Generator) -> list[Recording]:
     ]
 
 
+def _held_out(voice: str) -> bool:
+    accent, _, variant = voice.partition("+")
+    return variant in HELD_OUT_VARIANTS or accent == HELD_OUT_ACCENT
+
+
 def by_espeak(rng: np.random.Generator) -> tuple[list[Recording], list[Recording]]:
     """Digits by espeak-ng, for training and for judging; no voice is in both."""
     train: list[Recording] = []
     judged: list[Recording] = []
     for voice in speech.voices():
-        accent, _, variant = voice.partition("+")
-        held = variant in HELD_OUT_VARIANTS or accent == HELD_OUT_ACCENT
         for digit, word in enumerate(WORDS):
             if rng.random() < 0.5:
                 continue
             speed_wpm, pitch = int(rng.integers(110, 230)), int(rng.integers(15, 90))
             data = speech.speak(word, voice, RATE_HZ, speed_wpm=speed_wpm, pitch=pitch)[:, None]
             item = Recording(f"{word}-{voice}", LABELS[digit], voice, data, INFO)
-            (judged if held else train).append(item)
+            (judged if _held_out(voice) else train).append(item)
     return train, judged
 
 
@@ -210,23 +240,28 @@ def by_accents(rng: np.random.Generator) -> list[Recording]:
 
 def mask(x: torch.Tensor) -> torch.Tensor:
     """Hide a stretch of time and of bands, so that no single cue carries a word (SpecAugment, Park et al. 2019)."""
-    steps, batch, features = x.shape
-    for count, groups, widest in ((steps, 1, 9), (ENCODER.bands, features // ENCODER.bands, 4)):
+    batch = x.shape[1]
+    images = x.reshape(batch, -1, SPECTRA, ENCODER.bands)
+    for count, widest, shape in ((SPECTRA, 9, (batch, 1, -1, 1)), (ENCODER.bands, 4, (batch, 1, 1, -1))):
         first = torch.randint(0, count, (batch, 1))
         width = torch.randint(0, widest, (batch, 1)) * (torch.rand(batch, 1) < 0.5)
         at = torch.arange(count)
-        keep = ((at < first) | (at >= first + width)).float()
-        x = x * (keep.t()[:, :, None] if groups == 1 else keep.repeat(1, groups)[None])
-    return x
+        images = images * ((at < first) | (at >= first + width)).float().reshape(shape)
+    return images.reshape(x.shape)
 
 
-def train(spectra: Spectra, donors: Spectra, rng: np.random.Generator, *, epochs: int) -> Snn:
-    """``donors``: what some windows are mixed with."""
-    net = Snn(ENCODER.features, HIDDEN, READOUT, gain=0.7, dropout=0.4)
+def train(
+    spectra: Spectra, often: npt.NDArray[np.float64], donors: Spectra, rng: np.random.Generator, *, epochs: int
+) -> NormConvSnn:
+    """``often`` (n,): how often each is drawn, beside the others; ``donors``: what some windows are mixed with."""
+    net = NormConvSnn((ENCODER.kinds, SPECTRA, ENCODER.bands), CONVOLUTIONS, READOUT, ENCODER.image_steps, dropout=0.1)
     started = time.monotonic()
 
-    def epoch_items(_epoch: int) -> tuple[loop.Rasters, loop.Labels]:
-        drawn = spectra.part(rng.permutation(len(spectra.labels))[:EPOCH_ITEMS]).mixed(donors, rng).rasters(rng)
+    def epoch_items(epoch: int) -> tuple[loop.Rasters, loop.Labels]:
+        if epoch == epochs - FOLDED_EPOCHS:
+            net.fold()
+        chosen = rng.choice(len(often), min(EPOCH_ITEMS, len(often)), replace=False, p=often / often.sum())
+        drawn = spectra.part(chosen).mixed(donors, rng).rasters(rng)
         return drawn.rasters, drawn.labels
 
     def report(epoch: int, loss: float, accuracy: float) -> None:
@@ -240,15 +275,17 @@ def train(spectra: Spectra, donors: Spectra, rng: np.random.Generator, *, epochs
         mask,
         epochs=epochs,
         batch=128,
-        peak_rate=2e-3,
-        weight_decay=0.01,
+        peak_rate=3e-3,
+        weight_decay=0.02,
         averaged_epochs=3,
         report=report,
     )
+    net.out.keep(len(LABELS))
     return net
 
 
-def texts(accuracy_made: float, human: int) -> Texts:
+def texts(accuracy_made: float, human: int, others: int) -> Texts:
+    kernels = ", ".join(str(one.channels) for one in CONVOLUTIONS)
     return Texts(
         about="""
 Which English digit, zero to nine, was spoken: one microphone at 8 kHz; a decision for each onset of sound, one second
@@ -260,15 +297,20 @@ after a tenth of a second before it.
   turned into spikes for training.
 - Digits spoken by espeak-ng 1.51 (GPL-3.0-or-later, which does not cover its output) in several hundred voices, speeds
   and pitches and in fifteen foreign accents, and by flite 2.2 (a licence like BSD's) in four voices of CMU, made of
-  recordings of four people.
+  recordings of four people; {len(other_words.MADE)} other words by both.
+- Picovoice wake-word-benchmark (https://github.com/Picovoice/wake-word-benchmark), Apache-2.0: {others} recordings of
+  {len(other_words.BY_PEOPLE)} other words by many unnamed people. Changes: as the first.
 """,
         how=f"""
 `make train-spoken-digits`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as
 live sound. Augmented by close cuts, pitch and formant shift, pace, level, room, frequency response and noise; half of
-the windows are mixed with another recording of the same word, laid on it in time. Encoded by `audio_mel` with bands
-normalised by half. One recurrent CUBA-LIF layer of {HIDDEN[0].neurons} neurons and an integrating readout, trained with
-weights on the int8 grid (straight-through), reset to zero, no bias. Decays {HIDDEN[0].k_u}/4096 (synapse) and
-{HIDDEN[0].k_v}/4096 (membrane).
+the windows are mixed with another recording of the same word, laid on it in time. In training it also tells apart
+{len(CLASSES) - len(LABELS)} words that are no digits, whose rows are then taken off the readout. Encoded by
+`audio_mel`: an image of {SPECTRA} spectra of {ENCODER.bands} bands, normalised by half, {ENCODER.kinds} bits each
+(how loud it is, how far above its neighbours), shown for {ENCODER.image_steps} steps. Convolutions of LIF neurons
+({kernels} kernels of 3 x 3) with biases, and an integrating readout with one weight for all times. Trained with batch
+normalisation, in the last {FOLDED_EPOCHS} epochs with its mean and variance frozen and all weights and biases on the
+int8 grid (straight-through); reset to zero; decay {CONVOLUTIONS[0].k_v}/4096 (membrane).
 """,
         more=f"""
 On espeak-ng voices that were not in training: int8 {accuracy_made:.4f}.
@@ -309,12 +351,20 @@ def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
     made, made_judged = by_espeak(rng)
     by_people = by_flite(rng)
     foreign = by_accents(rng)
-    people = joined(make_set(recordings, VARIANTS["human"], rng), make_set(by_people, VARIANTS["flite"], rng))
-    count = len(people.labels)
-    spectra = joined(people, make_set(made, VARIANTS["espeak"], rng), make_set(foreign, VARIANTS["accents"], rng))
-    people = spectra.part(slice(count))  # not kept twice
+    voices = [voice for voice in speech.voices() if not _held_out(voice)]
+    others = other_words.by_machines(voices, RATE_HZ, rng)
+    others_by_people = other_words.at_rate(load(required("audio_wakewords"), "train"), RATE_HZ)
+    sources = {
+        "human": recordings, "flite": by_people, "others": others, "others by people": others_by_people,
+        "espeak": made, "accents": foreign,
+    }  # fmt: skip
+    sets = {name: make_set(source, VARIANTS[name], rng) for name, source in sources.items()}
+    often = np.concatenate([np.full(len(one.labels), OFTEN.get(name, 1.0)) for name, one in sets.items()])
+    count = sum(len(sets[name].labels) for name in DONORS)
+    spectra = joined(*sets.values())
+    del sets
     print(f"{len(spectra.labels)} windows; {spectra.missed} onsets missed", flush=True)
-    net = train(spectra, people, rng, epochs=epochs)
+    net = train(spectra, often, spectra.part(slice(count)), rng, epochs=epochs)
     test = make_set(judged, 0, rng).rasters()
     if unseen:
         judge(net, test, len(LABELS))
@@ -322,7 +372,7 @@ def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
     accuracy_made = judge(net, make_set(made_judged, 0, rng).rasters(), len(LABELS)).accuracy_int8
     # Undistorted, three of ten by people: what sounds otherwise is new, and what is taught is told from these.
     usual = make_set(recordings + made + by_people + foreign, 0, rng).rasters()
-    finish(net, RECIPE, usual, test, out, texts(accuracy_made, len(recordings)), started_s)
+    finish(net, RECIPE, usual, test, out, texts(accuracy_made, len(recordings), len(others_by_people)), started_s)
 
 
 if __name__ == "__main__":

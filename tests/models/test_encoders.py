@@ -94,6 +94,37 @@ def test_normalised_bands_do_not_show_the_microphones_colour() -> None:
     assert uneven_db(1) < 0.5
 
 
+def test_a_peak_is_seen_however_quiet_it_is() -> None:
+    cfg = AudioMel.Config(levels_db=(), peaks_db=(6.0, -3.0), step_db=0)
+    raster = mel_raster(tone(500, 12000) + tone(2500, 400), cfg).reshape(-1, 2, cfg.bands)
+    assert (raster == raster[0]).all()
+    above, below = raster[0]
+    for hz in (500.0, 2500.0):
+        mel = 2595 * np.log10(1 + np.array([cfg.low_hz, hz, cfg.high_hz]) / 700)
+        band = round(float((mel[1] - mel[0]) / (mel[2] - mel[0]) * (cfg.bands + 1) - 1))
+        assert above[band], hz
+        assert below[[band - 3, band + 3]].all(), hz
+    assert above.sum() <= 6
+    assert not (above & below).any()
+
+
+def test_an_image_is_all_spectra_at_once_at_every_step() -> None:
+    wave = np.random.default_rng(5).normal(0, 4000, SAMPLES)
+    how = {"levels_db": (-10.0, -30.0), "peaks_db": (3.0,)}
+    one_by_one = mel_raster(wave, AudioMel.Config.model_validate(how))
+    cfg = AudioMel.Config.model_validate({**how, "image_steps": 3})
+    image = mel_raster(wave, cfg)
+    assert image.shape == cfg.shape(SAMPLES) == (3, one_by_one.size)
+    assert (image == image[0]).all()
+    kinds = one_by_one.reshape(len(one_by_one), cfg.kinds, cfg.bands)
+    assert (image[0].reshape(cfg.kinds, -1, cfg.bands) == kinds.transpose(1, 0, 2)).all()
+
+
+def test_silence_has_no_peaks() -> None:
+    cfg = AudioMel.Config(levels_db=(), peaks_db=(2.0, -3.0), step_db=0)
+    assert not mel_raster(np.zeros(SAMPLES), cfg).any()
+
+
 def test_bundles_that_say_normalise_bands_without_a_number_mean_all_of_it() -> None:
     said = [AudioMel.Config.model_validate({"normalise_bands": word}) for word in (True, False)]
     assert said == [AudioMel.Config(normalise_bands=1), AudioMel.Config(normalise_bands=0)]
@@ -141,7 +172,15 @@ def test_audio_mel_refuses_a_window_shorter_than_a_frame() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"high_hz": 5000.0}, {"levels_db": (), "step_db": 0.0}, {"hop": 0}, {"hops": 80}, {"normalise_bands": 1.5}],
+    [
+        {"high_hz": 5000.0},
+        {"levels_db": (), "step_db": 0.0},
+        {"hop": 0},
+        {"hops": 80},
+        {"normalise_bands": 1.5},
+        {"peaks_db": (0.0,)},
+        {"peaks_db": (3.0,), "bands": 3},
+    ],
 )
 def test_audio_mel_refuses_a_config_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
