@@ -37,6 +37,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--noise", type=Path, metavar="FOLDER", help="sounds between and under the words: a dataset")
     listen.add_argument("--snr-db", type=float, default=20.0, help="words above the sounds under them (default: 20)")
     listen.set_defaults(arguments=("hours", "bundle", "data", "noise", "snr_db"))
+    teach = sub.add_parser("teach", help="a new word or sound from five examples: how many others of it are found")
+    teach.add_argument("--bundle", default="spoken-digits", metavar="NAME", help="default: spoken-digits")
+    teach.add_argument("--data", type=Path, metavar="FOLDER", help="of what the model knows (default: audio_fsdd)")
+    teach.set_defaults(arguments=("bundle", "data"))
     service = sub.add_parser("service", help="what the service costs: package, start, memory, CPU, wake-ups")
     service.add_argument("--seconds", type=positive, default=20.0, help="of an agent that waits (default: 20)")
     service.add_argument("--starts", type=whole(1, 1000), default=5, help="how many are timed (default: 5)")
@@ -109,6 +113,9 @@ COMMAND = Command(
   axond bench store  results until they are durable in the outbox, in groups of 64 and in a flood, beside executemany of
                      bare SQLite with as many in a transaction; one alarm until it is durable; bytes that the disk is
                      given for each result
+  axond bench teach  twelve words by espeak-ng and the ten sounds of ESC-10, each taught from five examples: the part
+                     of 60 other voices, or 25 other clips, that is found, and the points of accuracy that the known
+                     labels lose on recordings
   axond bench uplink acknowledged by a real broker: batches of 100 and single results, beside a publisher in C; stored
                      by a real hub; bytes on the wire; CPU and delay of a usual flow, beside a plain paho loop; what is
                      first after an outage, and how soon the rest follows (--delay-ms 300: over a satellite)

@@ -37,7 +37,7 @@ WINDOW = WindowSpec(mode="onset", samples=8000, pre=800, ratio=4.0, frames=2)
 ENCODER = AudioMel.Config(
     normalise_bands=0.5,
     levels_db=(-5.0, -10.0, -15.0, -20.0, -25.0, -30.0, -35.0, -40.0, -45.0),
-    peaks_db=(2.0, 5.0, 9.0, -3.0, -7.0),
+    peaks_db=(1.5, 4.0, 7.0, 11.0, -2.0, -5.0, -9.0),
     step_db=0,
     image_steps=2,
 )
@@ -51,7 +51,7 @@ CONVOLUTIONS = [
 READOUT = LayerSpec(neurons=len(CLASSES), k_u=0, k_v=3800, limit=1.0)
 DT_S = 1e-3
 SEED = 1
-EPOCHS = 22
+EPOCHS = 24
 FOLDED_EPOCHS = 4
 """The last ones are trained on integers."""
 VARIANTS = {"human": 20, "espeak": 4, "flite": 8, "accents": 3, "others": 3, "others by people": 12}

@@ -1,0 +1,126 @@
+"""``axond bench teach``: a new label from five examples, how many others of it are found, what the known labels lose.
+
+Words by espeak-ng, the examples and those to be found in other voices, at other speeds and pitches; sounds of ESC-10
+where it is found. What the known labels lose is measured on the test part of the model's own recordings, where found.
+"""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models import batch, speech, teach
+from models.base import BadModel
+from models.bundle import Bundle
+from models.datasets.load import find, load
+from models.datasets.recording import Recording, audio_info, live_window
+from models.evaluate import encode
+from models.registry import make_encoder, open_bundle
+
+WORDS = ("hello", "computer", "yes", "no", "on", "off", "stop", "go", "left", "right", "up", "down")
+"""No shipped model was trained on one of them."""
+EXAMPLES = 5
+JUDGED_VOICES = 60
+JUDGED_SOUNDS = 25
+SEED = 1
+SPEED_WPM = (120, 200)
+PITCH = (25, 75)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Recordings of what the model knows: rasters (n, steps, features) and classes (n,)."""
+
+    rasters: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.int64]
+
+
+def measure(name: str, data: Path | None) -> dict[str, Any]:
+    """Found parts (0..1) and lost points, by label; means and worst. Raises BadModel where ``name`` cannot be taught
+    sounds."""
+    bundle = open_bundle(name, [])
+    if bundle.manifest.input is None or bundle.manifest.input.family != "audio":
+        raise BadModel(f"{bundle.id} hears no sound; this bench teaches words")
+    judged = _judged(bundle, data or find("audio_fsdd"))
+    rng = np.random.default_rng(SEED)
+    numbers: dict[str, Any] = {"model": bundle.id, "examples": EXAMPLES}
+    numbers |= _all("word", bundle, judged, {word: _spoken(word, bundle, rng) for word in WORDS})
+    folder = find("audio_esc10")
+    if folder is None:
+        return numbers | {"sounds": "not measured: ESC-10 was not found (axond data get audio_esc10)"}
+    return numbers | _all("sound", bundle, judged, _sounds(bundle, folder))
+
+
+def _judged(bundle: Bundle, folder: Path | None) -> Judged | None:
+    if folder is None:
+        return None
+    recordings = load(folder, "test")
+    coded = encode(recordings, make_encoder(bundle, recordings[0].info), bundle.windows)
+    classes = np.array([bundle.manifest.labels.index(label) for label in coded.labels])
+    return Judged(coded.rasters[coded.heard], classes[coded.heard])
+
+
+def _spoken(word: str, bundle: Bundle, rng: np.random.Generator) -> list[Recording]:
+    """Of each a voice of its own; the examples come first."""
+    rate_hz = round(bundle.manifest.parts[0].input.rate_hz)
+    made = []
+    for voice in rng.permutation(speech.voices())[: EXAMPLES + JUDGED_VOICES]:
+        speed_wpm, pitch = int(rng.integers(*SPEED_WPM)), int(rng.integers(*PITCH))
+        data = speech.speak(word, str(voice), rate_hz, speed_wpm=speed_wpm, pitch=pitch)[:, None]
+        made.append(Recording(f"{word}-{voice}", word, str(voice), data, audio_info(rate_hz)))
+    return made
+
+
+def _sounds(bundle: Bundle, folder: Path) -> dict[str, list[Recording]]:
+    """By label, those in which a window begins."""
+    rate_hz = round(bundle.manifest.parts[0].input.rate_hz)
+    found: dict[str, list[Recording]] = {}
+    for one in load(folder, "train"):
+        data = speech.resample(one.data[:, 0], round(one.info.rate_hz), rate_hz)[:, None]
+        sound = replace(one, data=data, info=audio_info(rate_hz))
+        if live_window(sound, bundle.windows) is not None:
+            found.setdefault(one.label, []).append(sound)
+    return {label: some[: EXAMPLES + JUDGED_SOUNDS] for label, some in sorted(found.items())}
+
+
+def _all(kind: str, bundle: Bundle, judged: Judged | None, sets: dict[str, list[Recording]]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    parts, losses = [], []
+    for label, recordings in sets.items():
+        try:
+            found, lost = _one(bundle, judged, label, recordings)
+        except BadModel as error:
+            numbers[f"{kind}.{label}.refused"] = str(error)
+            parts.append(0.0)
+            continue
+        parts.append(found)
+        numbers[f"{kind}.{label}.found"] = round(found, 3)
+        if lost is not None:
+            losses.append(lost)
+            numbers[f"{kind}.{label}.lost_points"] = round(lost, 1)
+    numbers[f"{kind}s_found_mean"] = round(float(np.mean(parts)), 3)
+    numbers[f"{kind}s_found_least"] = round(min(parts), 3)
+    if losses:
+        numbers[f"{kind}s_lost_points_most"] = round(max(losses), 1)
+    return numbers
+
+
+def _one(bundle: Bundle, judged: Judged | None, label: str, recordings: list[Recording]) -> tuple[float, float | None]:
+    """The part of those behind the examples that is found, and the points that the known labels lose."""
+    windows = [live_window(one, bundle.windows) for one in recordings[:EXAMPLES]]
+    with tempfile.TemporaryDirectory(prefix="axond-bench-") as folder:
+        heard = [window for window in windows if window is not None]
+        child = teach.teach(bundle, label, heard, Path(folder) / "child", user=False).bundle
+    others = encode(recordings[EXAMPLES:], make_encoder(bundle, recordings[0].info), bundle.windows)
+    said = batch.run(child.network, others.rasters[others.heard])[0].argmax(axis=1)
+    found = float((said == len(bundle.manifest.labels)).sum()) / len(others.heard)
+    if judged is None:
+        return found, None
+    before, after = (
+        float((batch.run(one.network, judged.rasters)[0].argmax(axis=1) == judged.classes).mean())
+        for one in (bundle, child)
+    )
+    return found, 100 * (before - after)
