@@ -1,7 +1,8 @@
 """``axond bench teach``: a new label from five examples, how many others of it are found, what the known labels lose.
 
-Words by espeak-ng, the examples and those to be found in other voices, at other speeds and pitches; sounds of ESC-10
-where it is found. What the known labels lose is measured on the test part of the model's own recordings, where found.
+Words by espeak-ng, the examples and those to be found in other voices, at other speeds and pitches; if none is named,
+also sounds of ESC-10 where it is found. What the known labels lose is measured on the test part of the model's own
+recordings, where found.
 """
 
 import tempfile
@@ -17,11 +18,13 @@ from models.base import BadModel
 from models.bundle import Bundle
 from models.datasets.load import find, load
 from models.datasets.recording import Recording, audio_info, live_window
-from models.evaluate import encode
+from models.evaluate import code, encode
 from models.registry import make_encoder, open_bundle
 
 WORDS = ("hello", "computer", "yes", "no", "on", "off", "stop", "go", "left", "right", "up", "down")
 """No shipped model was trained on one of them."""
+DIGITS = [str(digit) for digit in range(10)]
+"""The labels of the recordings ``audio_fsdd``."""
 EXAMPLES = 5
 JUDGED_VOICES = 60
 JUDGED_SOUNDS = 25
@@ -38,27 +41,30 @@ class Judged:
     classes: npt.NDArray[np.int64]
 
 
-def measure(name: str, data: Path | None) -> dict[str, Any]:
+def measure(name: str, data: Path | None, words: list[str]) -> dict[str, Any]:
     """Found parts (0..1) and lost points, by label; means and worst. Raises BadModel where ``name`` cannot be taught
     sounds."""
     bundle = open_bundle(name, [])
     if bundle.manifest.input is None or bundle.manifest.input.family != "audio":
         raise BadModel(f"{bundle.id} hears no sound; this bench teaches words")
-    judged = _judged(bundle, data or find("audio_fsdd"))
     rng = np.random.default_rng(SEED)
     numbers: dict[str, Any] = {"model": bundle.id, "examples": EXAMPLES}
-    numbers |= _all("word", bundle, judged, {word: _spoken(word, bundle, rng) for word in WORDS})
+    if data is None and bundle.manifest.labels == DIGITS:
+        data = find("audio_fsdd")
+    judged = None if data is None else _judged(bundle, data)
+    if judged is None:
+        numbers["known"] = "not measured: no recordings of what the model knows; give them with --data"
+    numbers |= _all("word", bundle, judged, {word: _spoken(word, bundle, rng) for word in words or WORDS})
+    if words:
+        return numbers
     folder = find("audio_esc10")
     if folder is None:
         return numbers | {"sounds": "not measured: ESC-10 was not found (axond data get audio_esc10)"}
     return numbers | _all("sound", bundle, judged, _sounds(bundle, folder))
 
 
-def _judged(bundle: Bundle, folder: Path | None) -> Judged | None:
-    if folder is None:
-        return None
-    recordings = load(folder, "test")
-    coded = encode(recordings, make_encoder(bundle, recordings[0].info), bundle.windows)
+def _judged(bundle: Bundle, folder: Path) -> Judged:
+    coded = code(bundle, load(folder, "test"))
     classes = np.array([bundle.manifest.labels.index(label) for label in coded.labels])
     return Judged(coded.rasters[coded.heard], classes[coded.heard])
 

@@ -53,3 +53,20 @@ def test_service_that_waits() -> None:
         assert 0 <= numbers[f"idle_cpu_percent_of_a_core{suffix}"] < 100
         assert 0 < numbers[f"idle_wakeups_per_s{suffix}"] < 1000
         assert 5 <= numbers[f"idle_threads{suffix}"] < 100
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_teaching_a_word_and_what_it_costs_the_others() -> None:
+    done = axond("bench", "teach", "--word", "hello", "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    assert numbers["word.hello.found"] == numbers["words_found_least"] >= 0.6
+    assert not any(key.startswith("sound") for key in numbers)
+    if find("audio_fsdd") is not None:
+        assert numbers["word.hello.lost_points"] <= 2
+
+
+def test_a_model_of_motion_is_taught_no_words() -> None:
+    done = axond("bench", "teach", "--bundle", "activity", "--json")
+    assert done.returncode == 1
+    assert "hears no sound" in done.stderr
