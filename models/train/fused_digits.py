@@ -23,7 +23,7 @@ from models.encoders.audio_mel import AudioMel
 from models.encoders.event_bins import EventBins
 from models.evaluate_fused import Pair, live_joint, pair_by_label
 from models.fused import FusedEncoder
-from models.train import event_digits, loop, spoken_digits
+from models.train import event_digits, loop, spoken_by_machines, spoken_digits
 from models.train.augment_events import distort
 from models.train.command import guarded, parser
 from models.train.finish import Rasters, Recipe, Texts, finish, input_of, judge
@@ -34,7 +34,7 @@ from models.window import WindowSpec
 DATASETS = ("audio_fsdd", "event_nmnist")
 LABELS = [str(digit) for digit in range(10)]
 STEP_US = event_digits.ENCODER.step_us
-SPOKEN = AudioMel.Config(frame=256, hop=spoken_digits.RATE_HZ * STEP_US // 1_000_000)
+SPOKEN = AudioMel.Config(frame=256, hop=spoken_by_machines.RATE_HZ * STEP_US // 1_000_000)
 SEEN = event_digits.ENCODER
 WORD = spoken_digits.WINDOW
 SIGHT = WindowSpec(mode="onset", samples=1_000_000, pre=10_000, ratio=4.0, frames=2)
@@ -80,7 +80,7 @@ class Bank:
 def document(rate_ranges: list[tuple[float, float]]) -> Recipe:
     """What the bundle is; ``rate_ranges``: of each input."""
     parts: list[dict[str, Any]] = [
-        {"name": "audio", "input": input_of(spoken_digits.INFO), "window": asdict(WORD),
+        {"name": "audio", "input": input_of(spoken_by_machines.INFO), "window": asdict(WORD),
          "encoder": {"kind": "audio_mel", **SPOKEN.model_dump(mode="json")}},
         {"name": "events", "input": input_of(nmnist.CAMERA_INFO), "window": asdict(SIGHT),
          "encoder": {"kind": "event_bins", **SEEN.model_dump(mode="json")}},
@@ -92,7 +92,7 @@ def document(rate_ranges: list[tuple[float, float]]) -> Recipe:
 
 def encode_words(recordings: list[Recording], rng: np.random.Generator) -> tuple[loop.Rasters, loop.Labels]:
     """Each as it is, and ``VARIANTS`` distorted copies."""
-    encoder = AudioMel(SPOKEN, spoken_digits.INFO, WORD.samples)
+    encoder = AudioMel(SPOKEN, spoken_by_machines.INFO, WORD.samples)
     rasters, labels = [], []
     for recording in recordings:
         for copy in range(VARIANTS + 1):
@@ -199,7 +199,7 @@ def train(given: Bank, rng: np.random.Generator, *, epochs: int) -> FusedSnn:
 
 def joint(manifest: Manifest, pairs: list[Pair]) -> Rasters:
     """As a live pipeline cuts and encodes them; pairs in which no window began count as missed."""
-    infos = [spoken_digits.INFO, nmnist.CAMERA_INFO]
+    infos = [spoken_by_machines.INFO, nmnist.CAMERA_INFO]
     encoder = FusedEncoder(manifest, infos, "recipe.json")
     found = [(live_joint(manifest, infos, encoder, pair), pair) for pair in pairs]
     known = [(one.raster, next(r.label for r in pair if r is not None)) for one, pair in found if one is not None]

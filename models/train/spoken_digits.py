@@ -16,21 +16,18 @@ from drivers.packet import Packet
 from models import speech
 from models.base import Window
 from models.datasets.load import load, required
-from models.datasets.recording import DataError, Recording, audio_info, live_window
+from models.datasets.recording import DataError, Recording, live_window
 from models.encoders.audio_mel import AudioMel, code
-from models.train import accents, augment, flite, loop, other_words
+from models.train import augment, loop, other_words
 from models.train.between import between
 from models.train.command import guarded, parser
 from models.train.conv import ConvSpec
 from models.train.finish import Rasters, Recipe, Texts, finish, judge
 from models.train.lif import LayerSpec
 from models.train.normconv import NormConvSnn
+from models.train.spoken_by_machines import INFO, LABELS, RATE_HZ, by_accents, by_espeak, by_flite, held_out
 from models.window import Windower, WindowSpec
 
-RATE_HZ = 8000
-INFO = audio_info(RATE_HZ)
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-LABELS = [str(digit) for digit in range(10)]
 CLASSES = [*LABELS, *other_words.MADE, *other_words.BY_PEOPLE]
 """In training."""
 WINDOW = WindowSpec(mode="onset", samples=8000, pre=800, ratio=4.0, frames=2)
@@ -58,11 +55,6 @@ VARIANTS = {"human": 20, "espeak": 4, "flite": 8, "accents": 3, "others": 3, "ot
 """Distorted copies of each recording, beside the recording itself."""
 OFTEN = {"human": 3.0, "others by people": 2.0}
 """How much more often than the rest a window is drawn."""
-FLITE_TAKES = 25
-"""Of each word in each of flite's voices: few voices, but made of people's."""
-ACCENT_TAKES = {"fr": 28, "de": 28, "el": 28}
-"""Of each word in each language, where not ``FEWER_TAKES``: more of the accents that the recordings' speakers have."""
-FEWER_TAKES = 14
 BETWEEN = 0.5
 """This part of an epoch's windows is mixed with another recording of the same word, mostly of another voice."""
 DONORS = ("human", "flite", "others", "others by people")
@@ -90,9 +82,6 @@ RECIPE = Recipe(
     dt_s=DT_S,
 )
 LEAD_IN = RATE_HZ // 2
-HELD_OUT_ACCENT = "en-gb-scotland"
-HELD_OUT_VARIANTS = speech.VARIANTS[3::6]
-"""Every sixth espeak-ng variant, and one accent, is kept for judging."""
 
 
 def distort(wave: augment.Wave, rng: np.random.Generator) -> augment.Wave:
@@ -194,48 +183,6 @@ def make_set(recordings: list[Recording], variants: int, rng: np.random.Generato
             levels_db.append(encoder.log_mel(window.data[:, 0]).astype(np.float32))
             labels.append(CLASSES.index(recording.label))
     return Spectra(np.stack(levels_db), np.array(labels, np.int64), missed)
-
-
-def by_flite(rng: np.random.Generator) -> list[Recording]:
-    """Digits by flite, at many speeds and pitches."""
-    return [
-        Recording(f"{word}-{voice}", LABELS[digit], voice, flite.speak(word, voice, RATE_HZ, rng)[:, None], INFO)
-        for voice in flite.VOICES
-        for digit, word in enumerate(WORDS)
-        for _ in range(FLITE_TAKES)
-    ]
-
-
-def _held_out(voice: str) -> bool:
-    accent, _, variant = voice.partition("+")
-    return variant in HELD_OUT_VARIANTS or accent == HELD_OUT_ACCENT
-
-
-def by_espeak(rng: np.random.Generator) -> tuple[list[Recording], list[Recording]]:
-    """Digits by espeak-ng, for training and for judging; no voice is in both."""
-    train: list[Recording] = []
-    judged: list[Recording] = []
-    for voice in speech.voices():
-        for digit, word in enumerate(WORDS):
-            if rng.random() < 0.5:
-                continue
-            speed_wpm, pitch = int(rng.integers(110, 230)), int(rng.integers(15, 90))
-            data = speech.speak(word, voice, RATE_HZ, speed_wpm=speed_wpm, pitch=pitch)[:, None]
-            item = Recording(f"{word}-{voice}", LABELS[digit], voice, data, INFO)
-            (judged if _held_out(voice) else train).append(item)
-    return train, judged
-
-
-def by_accents(rng: np.random.Generator) -> list[Recording]:
-    """Digits in foreign accents."""
-    variants = [variant for variant in speech.VARIANTS if variant not in HELD_OUT_VARIANTS]
-    return [
-        Recording(f"{digit}-{language}", LABELS[digit], language, data[:, None], INFO)
-        for language in accents.WORDS
-        for digit in range(len(LABELS))
-        for _ in range(ACCENT_TAKES.get(language, FEWER_TAKES))
-        for data in [accents.speak(language, digit, RATE_HZ, variants, rng)]
-    ]
 
 
 def mask(x: torch.Tensor) -> torch.Tensor:
@@ -351,7 +298,7 @@ def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
     made, made_judged = by_espeak(rng)
     by_people = by_flite(rng)
     foreign = by_accents(rng)
-    voices = [voice for voice in speech.voices() if not _held_out(voice)]
+    voices = [voice for voice in speech.voices() if not held_out(voice)]
     others = other_words.by_machines(voices, RATE_HZ, rng)
     others_by_people = other_words.at_rate(load(required("audio_wakewords"), "train"), RATE_HZ)
     sources = {
