@@ -53,7 +53,7 @@ FOLDED_EPOCHS = 4
 """The last ones are trained on integers."""
 VARIANTS = {"human": 20, "espeak": 4, "flite": 8, "accents": 3, "others": 3, "others by people": 12}
 """Distorted copies of each recording, beside the recording itself."""
-OFTEN = {"human": 3.0, "others by people": 2.0}
+OFTEN = {"human": 2.0, "flite": 3.0, "others by people": 2.0}
 """How much more often than the rest a window is drawn."""
 BETWEEN = 0.5
 """This part of an epoch's windows is mixed with another recording of the same word, mostly of another voice."""
