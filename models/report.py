@@ -16,7 +16,7 @@ from models.backends.reference import ReferenceBackend
 from models.base import Trace
 from models.bundle import Bundle
 from models.evaluate import Coded, Decisions, Evaluation, summary
-from models.report_drawing import bars, raster, reliability
+from models.report_drawing import bars, picture, raster, reliability
 from models.stages import stages
 
 BINS = 10
@@ -179,11 +179,26 @@ def _examples(bundle: Bundle, coded: Coded, said: Decisions) -> str:
             reference.infer(coded.rasters[i], trace=trace)
             labels = bundle.manifest.labels
             said_text = f"{labels[said.decided[i]]} ({said.scores[i].max():.2f}), truth {labels[said.truth[i]]}"
-            hidden = [(bundle.network.layers[j].name, trace.spikes[j]) for j in first]
-            for what, spikes in (("input", coded.rasters[i]), *hidden):
-                caption = escape(f"{said_text}: {what}, {spikes.shape[1]} rows, {int(spikes.sum())} spikes")
-                out.append(f"<figure>{raster(spikes)}<figcaption>{caption}</figcaption></figure>")
+            layers = [bundle.network.layers[j] for j in first]
+            seen = layers[0].conv.in_shape if layers[0].conv is not None and len(layers) == 1 else None
+            out.append(_drawn(f"{said_text}: input", coded.rasters[i], seen))
+            for j, layer in zip(first, layers, strict=True):
+                image = None if layer.conv is None else layer.conv.out_shape(layer.w_in.shape)
+                out.append(_drawn(f"{said_text}: {layer.name}", trace.spikes[j], image))
     return "\n".join(out)
+
+
+def _drawn(what: str, spikes: npt.NDArray[np.uint8], image: tuple[int, int, int] | None) -> str:
+    """Spikes (steps, neurons) in time; those of an ``image`` (channels, rows, columns) in its plane."""
+    count = int(spikes.sum())
+    if image is None:
+        drawing, caption = raster(spikes), f"{what}, {spikes.shape[1]} rows, {count} spikes"
+    else:
+        drawing = picture(spikes.reshape(-1, *image[1:]).mean(axis=0))
+        caption = (
+            f"{what}, {image[1]} x {image[2]} places in {image[0]} channels and {len(spikes)} steps, {count} spikes"
+        )
+    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _latency(latencies_us: Mapping[str, float | str]) -> str:

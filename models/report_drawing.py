@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 WIDTH, HEIGHT = 360, 200
 MARGIN = 8
+SHADES = 8
 
 
 def raster(spikes: npt.NDArray[np.uint8]) -> str:
@@ -15,6 +16,24 @@ def raster(spikes: npt.NDArray[np.uint8]) -> str:
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 -0.5 {steps} {neurons}" preserveAspectRatio="none">'
         f'<path d="{marks}" stroke="#235" stroke-width="1" fill="none"/></svg>'
+    )
+
+
+def picture(shares: npt.NDArray[np.floating]) -> str:
+    """Cells (rows, columns) of 0..1, the darker the more; what is taller than wide lies: its rows from left to right,
+    its columns upwards, as the spectra of sound are drawn."""
+    if len(shares) > shares.shape[1]:
+        shares = shares.T[::-1]
+    rows, columns = shares.shape
+    shades = np.ceil(shares / max(float(shares.max()), 1e-9) * SHADES).astype(int)
+    paths = []
+    for shade in range(1, SHADES + 1):
+        r, c = np.nonzero(shades == shade)
+        marks = "".join(f"M{a} {b}h1" for a, b in zip(c.tolist(), r.tolist(), strict=True))
+        paths.append(f'<path d="{marks}" stroke="#235" stroke-opacity="{shade / SHADES:g}" fill="none"/>')
+    return (
+        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 -0.5 {columns} {rows}" preserveAspectRatio="none">'
+        f"{''.join(paths)}</svg>"
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from models.evaluate import Coded, Decisions
 from models.registry import ZOO, open_bundle
 from models.report import calibration, class_scores, page
+from models.report_drawing import picture
 
 VOID = {"meta", "br"}
 
@@ -56,6 +57,18 @@ def test_calibration_is_the_distance_from_the_line() -> None:
     assert error == pytest.approx((2 * 0.25 + 2 * 0.05) / 4)
 
 
+def test_a_picture_is_upright_or_lies_when_it_is_tall() -> None:
+    wide = np.array([[0, 0, 1], [0.5, 0, 0]])
+    drawn = picture(wide)
+    assert 'viewBox="0 -0.5 3 2"' in drawn
+    assert '<path d="M2 0h1" stroke="#235" stroke-opacity="1"' in drawn
+    assert '<path d="M0 1h1" stroke="#235" stroke-opacity="0.5"' in drawn
+    tall = np.zeros((5, 2))
+    tall[3, 0] = 0.2
+    assert '<path d="M3 1h1" stroke="#235" stroke-opacity="1"' in picture(tall), "the third row, its lowest column"
+    assert "h1" not in picture(np.zeros((2, 2)))
+
+
 @pytest.mark.skipif(not (ZOO / "activity").is_dir(), reason="the shipped models are not built")
 def test_the_page_is_whole_and_says_the_numbers() -> None:
     bundle = open_bundle("activity", [])
@@ -78,3 +91,11 @@ def test_the_page_is_whole_and_says_the_numbers() -> None:
         "two of calibration; three right and one wrong window, two layers each"
     )
     assert page(bundle, None, "", {}).count("<svg") == 0
+
+
+def test_an_image_is_drawn_in_its_plane() -> None:
+    bundle = open_bundle("event-digits", [])
+    rasters, labels = bundle.golden.rasters[:1], bundle.manifest.labels
+    said = Decisions(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), np.full((1, len(labels)), 0.1), 1.0)
+    text = page(bundle, (Coded(rasters, labels[:1], ["g"], np.ones(1, bool), 1.0), said), "made", {})
+    assert "input, 34 x 34 places in 2 channels and" in text
