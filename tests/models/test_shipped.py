@@ -97,11 +97,11 @@ def test_accuracy_on_the_test_split(name: str) -> None:
     assert abs(found.correct - found.correct_float) / found.total <= 0.005
 
 
-@pytest.mark.parametrize(("dead", "alone", "points"), [("audio", "event-digits", 4.5), ("events", "spoken-digits", 2)])
-def test_the_fused_model_with_a_dead_sensor(dead: str, alone: str, points: float) -> None:
-    """The goal is 2 points in both cases; with events alone it is missed."""
+@pytest.mark.parametrize(("dead", "alone"), [("audio", "event-digits"), ("events", "spoken-digits")])
+def test_the_fused_model_with_a_dead_sensor(dead: str, alone: str) -> None:
+    """Within two points of the model of the other one."""
     fused, single = result("fused-digits", (dead,)), result(alone)
-    assert fused.correct / fused.total >= single.correct / single.total - points / 100
+    assert fused.correct / fused.total >= single.correct / single.total - 0.02
 
 
 @pytest.mark.parametrize("name", SHIPPED)
