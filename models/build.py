@@ -23,6 +23,8 @@ from models.stages import stages
 
 GOLDEN_VECTORS = 6
 GOLDEN_STEPS = 48
+GOLDEN_CELLS = 8_000_000
+"""Large networks have fewer steps: the golden vectors of all together have at most so many inputs and neurons."""
 GOLDEN_SEED = 7
 CHOICES: tuple[tuple[Bits, Granularity], ...] = ((8, "layer"), (8, "neuron"), (4, "layer"), (4, "neuron"))
 
@@ -209,12 +211,13 @@ def golden(net: network.Network) -> bundle.Golden:
     """Answers of the reference backend to seeded random rasters from sparse to dense, so that every layer is busy."""
     rng = np.random.default_rng(GOLDEN_SEED)
     density = np.geomspace(0.02, 0.5, GOLDEN_VECTORS)[:, None, None]
-    rasters = (rng.random((GOLDEN_VECTORS, GOLDEN_STEPS, net.features)) < density).astype(np.uint8)
+    steps = min(GOLDEN_STEPS, max(2, GOLDEN_CELLS // (GOLDEN_VECTORS * (net.features + sum(net.neurons)))))
+    rasters = (rng.random((GOLDEN_VECTORS, steps, net.features)) < density).astype(np.uint8)
     backend = ReferenceBackend()
     backend.load_network(net)
     traces, potentials = [], []
     for raster in rasters:
-        trace = Trace.empty(GOLDEN_STEPS, net.neurons)
+        trace = Trace.empty(steps, net.neurons)
         potentials.append(backend.infer(raster, trace=trace).sum(axis=0))
         traces.append(trace)
     layers = range(len(net.layers))
