@@ -24,7 +24,7 @@ from models.stages import stages
 GOLDEN_VECTORS = 6
 GOLDEN_STEPS = 48
 GOLDEN_CELLS = 8_000_000
-"""Large networks have fewer steps: the golden vectors of all together have at most so many inputs and neurons."""
+"""Inputs and neurons, times steps, times vectors: large networks have fewer steps, but at least two."""
 GOLDEN_SEED = 7
 CHOICES: tuple[tuple[Bits, Granularity], ...] = ((8, "layer"), (8, "neuron"), (4, "layer"), (4, "neuron"))
 

@@ -169,6 +169,7 @@ def _examples(bundle: Bundle, coded: Coded, said: Decisions) -> str:
     first = stages(bundle.network.layers)[0]
     reference = ReferenceBackend()
     reference.load(bundle)
+    lying = bundle.manifest.parts[0].input.family == "audio"
     sure = np.argsort(-said.scores.max(axis=1), kind="stable")
     out = ["<h2>Spikes</h2>"]
     for heading, kind in (("right", said.decided == said.truth), ("wrong", said.decided != said.truth)):
@@ -181,20 +182,20 @@ def _examples(bundle: Bundle, coded: Coded, said: Decisions) -> str:
             said_text = f"{labels[said.decided[i]]} ({said.scores[i].max():.2f}), truth {labels[said.truth[i]]}"
             layers = [bundle.network.layers[j] for j in first]
             seen = layers[0].conv.in_shape if layers[0].conv is not None and len(layers) == 1 else None
-            out.append(_drawn(f"{said_text}: input", coded.rasters[i], seen))
+            out.append(_drawn(f"{said_text}: input", coded.rasters[i], seen, lying))
             for j, layer in zip(first, layers, strict=True):
                 image = None if layer.conv is None else layer.conv.out_shape(layer.w_in.shape)
-                out.append(_drawn(f"{said_text}: {layer.name}", trace.spikes[j], image))
+                out.append(_drawn(f"{said_text}: {layer.name}", trace.spikes[j], image, lying))
     return "\n".join(out)
 
 
-def _drawn(what: str, spikes: npt.NDArray[np.uint8], image: tuple[int, int, int] | None) -> str:
+def _drawn(what: str, spikes: npt.NDArray[np.uint8], image: tuple[int, int, int] | None, lying: bool) -> str:
     """Spikes (steps, neurons) in time; those of an ``image`` (channels, rows, columns) in its plane."""
     count = int(spikes.sum())
     if image is None:
         drawing, caption = raster(spikes), f"{what}, {spikes.shape[1]} rows, {count} spikes"
     else:
-        drawing = picture(spikes.reshape(-1, *image[1:]).mean(axis=0))
+        drawing = picture(spikes.reshape(-1, *image[1:]).mean(axis=0), lying=lying)
         caption = (
             f"{what}, {image[1]} x {image[2]} places in {image[0]} channels and {len(spikes)} steps, {count} spikes"
         )

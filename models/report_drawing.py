@@ -19,10 +19,10 @@ def raster(spikes: npt.NDArray[np.uint8]) -> str:
     )
 
 
-def picture(shares: npt.NDArray[np.floating]) -> str:
-    """Cells (rows, columns) of 0..1, the darker the more; what is taller than wide lies: its rows from left to right,
-    its columns upwards, as the spectra of sound are drawn."""
-    if len(shares) > shares.shape[1]:
+def picture(shares: npt.NDArray[np.floating], *, lying: bool) -> str:
+    """Cells (rows, columns) of 0..1, the darker the more. ``lying``: rows from left to right, columns upwards, as the
+    spectra of sound are drawn."""
+    if lying:
         shares = shares.T[::-1]
     rows, columns = shares.shape
     shades = np.ceil(shares / max(float(shares.max()), 1e-9) * SHADES).astype(int)

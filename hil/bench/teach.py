@@ -22,7 +22,7 @@ from models.evaluate import code, encode
 from models.registry import make_encoder, open_bundle
 
 WORDS = ("hello", "computer", "yes", "no", "on", "off", "stop", "go", "left", "right", "up", "down")
-"""No shipped model was trained on one of them."""
+"""`spoken-digits` was trained on none of them (models/train/other_words.py)."""
 DIGITS = [str(digit) for digit in range(10)]
 """The labels of the recordings ``audio_fsdd``."""
 EXAMPLES = 5
@@ -47,6 +47,8 @@ def measure(name: str, data: Path | None, words: list[str]) -> dict[str, Any]:
     bundle = open_bundle(name, [])
     if bundle.manifest.input is None or bundle.manifest.input.family != "audio":
         raise BadModel(f"{bundle.id} hears no sound; this bench teaches words")
+    if bundle.manifest.state != "reset":
+        raise BadModel(f"{bundle.id} decides on a stream; only models of windows can be taught")
     rng = np.random.default_rng(SEED)
     numbers: dict[str, Any] = {"model": bundle.id, "examples": EXAMPLES}
     if data is None and bundle.manifest.labels == DIGITS:
@@ -119,6 +121,8 @@ def _one(bundle: Bundle, judged: Judged | None, label: str, recordings: list[Rec
     windows = [live_window(one, bundle.windows) for one in recordings[:EXAMPLES]]
     with tempfile.TemporaryDirectory(prefix="axond-bench-") as folder:
         heard = [window for window in windows if window is not None]
+        if len(heard) < EXAMPLES:
+            raise BadModel(f"in {EXAMPLES - len(heard)} of {EXAMPLES} examples no window begins")
         child = teach.teach(bundle, label, heard, Path(folder) / "child", user=False).bundle
     others = encode(recordings[EXAMPLES:], make_encoder(bundle, recordings[0].info), bundle.windows)
     said = batch.run(child.network, others.rasters[others.heard])[0].argmax(axis=1)

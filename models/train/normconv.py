@@ -20,6 +20,8 @@ class NormConvLayer(ConvLayer):
     """(T, B, inputs) to spikes (T, B, neurons)."""
 
     def __init__(self, in_shape: tuple[int, int, int], spec: ConvSpec) -> None:
+        if spec.k_u:
+            raise ValueError("a normalised convolution has no synaptic current between steps: k_u must be 0")
         super().__init__(in_shape, spec, gain=1.0)
         self.norm = nn.BatchNorm2d(spec.channels)
         self.folded = False
@@ -36,6 +38,8 @@ class NormConvLayer(ConvLayer):
         return ((1 << (self.spec.weight_bits - 1)) - 1) / self.effective()[0].detach().abs().max()
 
     def integers(self) -> tuple[torch.Tensor, torch.Tensor | None, int]:
+        if not self.folded:
+            raise ValueError("no integers were trained yet: fold first")
         scale = self.scale()
         return torch.round(self.effective()[0].detach() * scale).to(torch.int8), None, round(float(2 * scale))
 
@@ -44,7 +48,7 @@ class NormConvLayer(ConvLayer):
         return torch.round(self.effective()[1].detach() * scale).double() / BIAS_PARTS
 
     def clamp_(self) -> None:
-        """Normalised weights have no outliers to speak of."""
+        """Normalised weights have no outliers to speak of: ``limit`` is not needed."""
 
     def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
         """``steps``: show an ``x`` of one step so often."""

@@ -19,7 +19,7 @@ MADE = (
     *("people", "woman", "shoe", "zebra", "fish", "wish", "moon", "food", "cool", "goose", "juice", "keep", "meat"),
     *("leaf", "sleep", "mouse", "boy", "voice", "thumb", "teeth", "path"),
 )
-"""Every vowel and consonant of English, and none that sounds like a digit."""
+"""Nearly all sounds of English (not those within mother and measure), and none that is easily taken for a digit."""
 BY_PEOPLE = ("alexa", "jarvis", "smart_mirror", "snowboy", "view_glass")
 """Of the recordings ``audio_wakewords``. Its "computer" is left out, to judge with what new words are learned."""
 ESPEAK_TAKES = 28

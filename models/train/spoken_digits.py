@@ -223,7 +223,7 @@ def train(
         batch=128,
         peak_rate=3e-3,
         weight_decay=0.02,
-        averaged_epochs=3,
+        averaged_epochs=FOLDED_EPOCHS - 1,
         report=report,
     )
     net.out.keep(len(LABELS))
@@ -268,6 +268,7 @@ On espeak-ng voices that were not in training: int8 {accuracy_made:.4f}.
   synthetic voices and pitch-shifted men only. Expect more errors for them.
 - Trained on single words with silence around. Any other word or noise gets one of the ten labels as well.
 - Digits spoken without a pause fall into one window and give one result.
+- Its neurons have biases, which Lava's simulation of Loihi 2 can and axond's path to a real board cannot.
 """,
     )
 
@@ -292,6 +293,8 @@ def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
         recordings = [r for r in recordings if r.group != unseen]
         if not judged:
             raise DataError(f"{folder}: there is no speaker {unseen!r}")
+    if epochs <= FOLDED_EPOCHS:
+        raise DataError(f"--epochs {epochs}: expected more than {FOLDED_EPOCHS}, which are the ones on integers")
     started_s = time.monotonic()
     rng = loop.start(SEED)
     made, made_judged = by_espeak(rng)

@@ -57,16 +57,18 @@ def test_calibration_is_the_distance_from_the_line() -> None:
     assert error == pytest.approx((2 * 0.25 + 2 * 0.05) / 4)
 
 
-def test_a_picture_is_upright_or_lies_when_it_is_tall() -> None:
+def test_a_picture_is_upright_or_lies() -> None:
     wide = np.array([[0, 0, 1], [0.5, 0, 0]])
-    drawn = picture(wide)
+    drawn = picture(wide, lying=False)
     assert 'viewBox="0 -0.5 3 2"' in drawn
     assert '<path d="M2 0h1" stroke="#235" stroke-opacity="1"' in drawn
     assert '<path d="M0 1h1" stroke="#235" stroke-opacity="0.5"' in drawn
     tall = np.zeros((5, 2))
     tall[3, 0] = 0.2
-    assert '<path d="M3 1h1" stroke="#235" stroke-opacity="1"' in picture(tall), "the third row, its lowest column"
-    assert "h1" not in picture(np.zeros((2, 2)))
+    assert '<path d="M3 1h1" stroke="#235" stroke-opacity="1"' in picture(tall, lying=True), (
+        "the third row, its lowest column"
+    )
+    assert "h1" not in picture(np.zeros((2, 2)), lying=False)
 
 
 @pytest.mark.skipif(not (ZOO / "activity").is_dir(), reason="the shipped models are not built")
