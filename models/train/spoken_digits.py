@@ -70,7 +70,8 @@ EPOCH_ITEMS = 16384
 UNSEEN = """\
 On speakers left out of training in turn (480 recordings each, int8): yweweler 0.97, george 0.96, nicolas 0.91, jackson
 0.90, of whose fives two of three are taken for nines; lucas was not left out of this recipe. These numbers flatter: the
-recipe was chosen by some of them, and the speakers' accents are among the made ones. Expect less of an unknown voice."""
+recipe was chosen by some of them, and the speakers' accents are among the made ones. Expect less of an unknown
+voice."""
 """By ``--unseen SPEAKER``."""
 RECIPE = Recipe(
     name="spoken-digits",
