@@ -12,8 +12,7 @@ from drivers.packet import EVENT, Packet, SensorInfo
 from models.base import BadModel, Window
 from models.bundle import Bundle
 from models.datasets.audio import read_wav
-from models.datasets.recording import Recording, audio_info, live_window
-from models.speech import resample
+from models.datasets.recording import Recording, at_rate, audio_info, live_window
 from models.window_events import NS_PER_US, make_windower
 
 MOST_FILE_BYTES = 64 << 20
@@ -43,8 +42,8 @@ def _of_wav(bundle: Bundle, path: Path) -> list[Window]:
     if len(content) > MOST_FILE_BYTES:
         raise BadModel(f"{path}: larger than {MOST_FILE_BYTES} bytes; cut the example out of it")
     data, rate_hz = read_wav(content, str(path))
-    data = resample(data[:, 0], round(rate_hz), round(wanted.rate_hz))[:, None]
-    found = live_window(Recording(path.name, "", "", data, audio_info(wanted.rate_hz)), bundle.windows)
+    heard = Recording(path.name, "", "", data, audio_info(rate_hz))
+    found = live_window(at_rate(heard, round(wanted.rate_hz)), bundle.windows)
     return [] if found is None else [found]
 
 

@@ -42,6 +42,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     teach.add_argument("--data", type=Path, metavar="FOLDER", help="of what the model knows (default: audio_fsdd)")
     teach.add_argument("--word", action="append", default=[], help="default: twelve, and sounds; may be repeated")
     teach.set_defaults(arguments=("bundle", "data", "word"))
+    drift = sub.add_parser(
+        "drift", help="recordings that change: when it is reported, how right decisions were till then"
+    )
+    drift.add_argument("--bundle", default="spoken-digits", metavar="NAME", help="default: spoken-digits")
+    drift.add_argument("--data", type=Path, metavar="FOLDER", help="the model's recordings (default: audio_fsdd)")
+    drift.set_defaults(arguments=("bundle", "data"))
     service = sub.add_parser("service", help="what the service costs: package, start, memory, CPU, wake-ups")
     service.add_argument("--seconds", type=positive, default=20.0, help="of an agent that waits (default: 20)")
     service.add_argument("--starts", type=whole(1, 1000), default=5, help="how many are timed (default: 5)")
@@ -117,6 +123,8 @@ COMMAND = Command(
   axond bench teach  twelve words by espeak-ng and the ten sounds of ESC-10, each taught from five examples: the part
                      of 60 other voices, or 25 other clips, that is found, and the points of accuracy that the known
                      labels lose on recordings
+  axond bench drift  recordings as a pipeline hears them, in rising noise and at other speeds (sound) or from a sensor
+                     that sits turned (motion): when drift is reported, and the part of decisions right until then
   axond bench uplink acknowledged by a real broker: batches of 100 and single results, beside a publisher in C; stored
                      by a real hub; bytes on the wire; CPU and delay of a usual flow, beside a plain paho loop; what is
                      first after an outage, and how soon the rest follows (--delay-ms 300: over a satellite)

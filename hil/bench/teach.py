@@ -6,7 +6,7 @@ recordings, where found.
 """
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from models import batch, speech, teach
 from models.base import BadModel
 from models.bundle import Bundle
 from models.datasets.load import find, load
-from models.datasets.recording import Recording, audio_info, live_window
+from models.datasets.recording import Recording, at_rate, audio_info, live_window
 from models.evaluate import code, encode
 from models.registry import make_encoder, open_bundle
 
@@ -49,14 +49,13 @@ def measure(name: str, data: Path | None, words: list[str]) -> dict[str, Any]:
         raise BadModel(f"{bundle.id} hears no sound; this bench teaches words")
     if bundle.manifest.state != "reset":
         raise BadModel(f"{bundle.id} decides on a stream; only models of windows can be taught")
-    rng = np.random.default_rng(SEED)
     numbers: dict[str, Any] = {"model": bundle.id, "examples": EXAMPLES}
     if data is None and bundle.manifest.labels == DIGITS:
         data = find("audio_fsdd")
     judged = None if data is None else _judged(bundle, data)
     if judged is None:
         numbers["known"] = "not measured: no recordings of what the model knows; give them with --data"
-    numbers |= _all("word", bundle, judged, {word: _spoken(word, bundle, rng) for word in words or WORDS})
+    numbers |= _all("word", bundle, judged, {word: _spoken(word, bundle) for word in words or WORDS})
     if words:
         return numbers
     folder = find("audio_esc10")
@@ -71,8 +70,9 @@ def _judged(bundle: Bundle, folder: Path) -> Judged:
     return Judged(coded.rasters[coded.heard], classes[coded.heard])
 
 
-def _spoken(word: str, bundle: Bundle, rng: np.random.Generator) -> list[Recording]:
+def _spoken(word: str, bundle: Bundle) -> list[Recording]:
     """Of each a voice of its own; the examples come first."""
+    rng = np.random.default_rng([SEED, *word.encode()])  # the same for a word, whatever others are asked for
     rate_hz = round(bundle.manifest.parts[0].input.rate_hz)
     made = []
     for voice in rng.permutation(speech.voices())[: EXAMPLES + JUDGED_VOICES]:
@@ -87,8 +87,7 @@ def _sounds(bundle: Bundle, folder: Path) -> dict[str, list[Recording]]:
     rate_hz = round(bundle.manifest.parts[0].input.rate_hz)
     found: dict[str, list[Recording]] = {}
     for one in load(folder, "train"):
-        data = speech.resample(one.data[:, 0], round(one.info.rate_hz), rate_hz)[:, None]
-        sound = replace(one, data=data, info=audio_info(rate_hz))
+        sound = at_rate(one, rate_hz)
         if live_window(sound, bundle.windows) is not None:
             found.setdefault(one.label, []).append(sound)
     return {label: some[: EXAMPLES + JUDGED_SOUNDS] for label, some in sorted(found.items())}

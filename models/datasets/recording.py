@@ -1,12 +1,13 @@
 """Labelled recordings, as the sensors would have delivered them, and the windows that a live pipeline cuts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from drivers.packet import Packet, SensorInfo
+from models import speech
 from models.base import ModelError, Window
 from models.window import WindowSpec
 from models.window_events import NS_PER_US, make_windower
@@ -52,6 +53,12 @@ class Recording:
 def audio_info(rate_hz: float) -> SensorInfo:
     """One microphone with 16-bit samples."""
     return SensorInfo(family="audio", channels=("mono",), units=("FS",), scale=(1 / 32768,), rate_hz=rate_hz)
+
+
+def at_rate(recording: Recording, rate_hz: int) -> Recording:
+    """A sound of one microphone, as one of this rate would have heard it."""
+    data = speech.resample(recording.data[:, 0], round(recording.info.rate_hz), rate_hz)[:, None]
+    return replace(recording, data=data, info=audio_info(rate_hz))
 
 
 def live_windows(recording: Recording, spec: WindowSpec, *, lead_in_s: float = LEAD_IN_S) -> list[tuple[Window, str]]:

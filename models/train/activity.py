@@ -16,6 +16,7 @@ from models.datasets.load import load, required
 from models.datasets.recording import ACTIVITIES, IMU_INFO, DataError, Recording, live_window
 from models.encoders.imu_bands import ImuBands
 from models.train import export, finish, loop
+from models.train.augment_imu import Floats, integers, rotation, turned
 from models.train.command import guarded, parser
 from models.train.lif import LayerSpec, Snn
 from models.window import WindowSpec
@@ -40,23 +41,6 @@ TURNS_DEG = (5, 10, 15, 20)
 TRIES = 4
 """Random axes per window, for the accuracy of a turned sensor."""
 
-Floats = npt.NDArray[np.float64]
-
-
-def rotation(rng: np.random.Generator, angle_deg: float) -> Floats:
-    """A turn about a random axis (Rodrigues), as clothes and belts turn a sensor."""
-    x, y, z = (axis := rng.normal(0, 1, 3)) / np.linalg.norm(axis)
-    angle = np.deg2rad(angle_deg)
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn: Floats = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
-    return turn
-
-
-def turned(data: npt.NDArray[np.int16], turn: Floats) -> npt.NDArray[np.int16]:
-    """What the sensor would have given, had it been mounted turned."""
-    physical = data * np.asarray(IMU_INFO.scale)
-    return _integers(np.concatenate([physical[:, :3] @ turn.T, physical[:, 3:] @ turn.T], axis=1))
-
 
 def augment(data: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArray[np.int16]:
     """Another wearer: turned, livelier or calmer, faster or slower, with another sensor's noise and offsets."""
@@ -70,7 +54,7 @@ def augment(data: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArra
         moved = paced(moved, float(np.exp(rng.normal(0, 0.06))), rng.random())
     moved[:, :3] += rng.normal(0, rng.uniform(0, 0.003), (len(moved), 3))
     moved[:, 3:] += rng.normal(0, rng.uniform(0, 0.25), (len(moved), 3))
-    return _integers(moved)
+    return integers(moved)
 
 
 def paced(moved: Floats, factor: float, where: float) -> Floats:
@@ -79,10 +63,6 @@ def paced(moved: Floats, factor: float, where: float) -> Floats:
     at = np.arange(len(moved)) * factor
     at = last - np.abs(last - at - max(0.0, last - at[-1]) * where)
     return np.stack([np.interp(at, np.arange(len(moved)), channel) for channel in moved.T], axis=1)
-
-
-def _integers(physical: Floats) -> npt.NDArray[np.int16]:
-    return np.clip(np.rint(physical / IMU_INFO.scale), -32768, 32767).astype(np.int16)
 
 
 def encode(recordings: list[Recording]) -> loop.Rasters:

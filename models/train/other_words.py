@@ -41,19 +41,3 @@ def by_machines(voices: list[str], rate_hz: int, rng: np.random.Generator) -> li
                 data = flite.speak(word, voice, rate_hz, rng)
                 made.append(Recording(f"{word}-{voice}", word, voice, data[:, None], info))
     return made
-
-
-def at_rate(recordings: list[Recording], rate_hz: int) -> list[Recording]:
-    """Those of ``BY_PEOPLE`` among recordings of wake words."""
-    info = audio_info(rate_hz)
-    return [
-        Recording(
-            one.name,
-            one.label,
-            one.group,
-            speech.resample(one.data[:, 0], round(one.info.rate_hz), rate_hz)[:, None],
-            info,
-        )
-        for one in recordings
-        if one.label in BY_PEOPLE
-    ]

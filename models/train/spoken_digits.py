@@ -16,7 +16,7 @@ from drivers.packet import Packet
 from models import speech
 from models.base import Window
 from models.datasets.load import load, required
-from models.datasets.recording import DataError, Recording, live_window
+from models.datasets.recording import DataError, Recording, at_rate, live_window
 from models.encoders.audio_mel import AudioMel, code
 from models.train import augment, loop, other_words
 from models.train.between import between
@@ -303,7 +303,8 @@ def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
     foreign = by_accents(rng)
     voices = [voice for voice in speech.voices() if not held_out(voice)]
     others = other_words.by_machines(voices, RATE_HZ, rng)
-    others_by_people = other_words.at_rate(load(required("audio_wakewords"), "train"), RATE_HZ)
+    people = load(required("audio_wakewords"), "train")
+    others_by_people = [at_rate(one, RATE_HZ) for one in people if one.label in other_words.BY_PEOPLE]
     sources = {
         "human": recordings, "flite": by_people, "others": others, "others by people": others_by_people,
         "espeak": made, "accents": foreign,

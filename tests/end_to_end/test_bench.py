@@ -66,6 +66,25 @@ def test_teaching_a_word_and_what_it_costs_the_others() -> None:
         assert numbers["word.hello.lost_points"] <= 2
 
 
+def test_a_sensor_that_sits_turned_is_noticed_and_an_unchanged_one_is_no_drift() -> None:
+    data = find("imu_uci_har")
+    if data is None:
+        pytest.skip("the recordings imu_uci_har were not found")
+    done = axond("bench", "drift", "--bundle", "activity", "--data", str(data), "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    began = [key for key in numbers if key.endswith("began_after")]
+    assert began
+    assert all(key.startswith("turned_45_deg") for key in began)
+    assert 0.7 < numbers["turned_45_deg.1.accuracy"] < numbers["unchanged.1.accuracy"]
+
+
+def test_a_detector_on_a_stream_is_not_watched_for_drift() -> None:
+    done = axond("bench", "drift", "--bundle", "wake-words", "--json")
+    assert done.returncode == 1
+    assert "not watched for drift" in done.stderr
+
+
 def test_a_model_of_motion_is_taught_no_words() -> None:
     done = axond("bench", "teach", "--bundle", "activity", "--json")
     assert done.returncode == 1

@@ -11,7 +11,7 @@ from models.datasets.recording import IMU_INFO
 
 pytest.importorskip("torch", reason="torch (extra 'train') is not installed")
 
-from models.train import activity, pump_condition
+from models.train import activity, augment_imu, pump_condition
 
 
 def motion(seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
@@ -20,10 +20,10 @@ def motion(seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def test_a_turned_sensor_measures_vectors_of_the_same_length() -> None:
-    turn = activity.rotation(np.random.default_rng(1), 15.0)
+    turn = augment_imu.rotation(np.random.default_rng(1), 15.0)
     assert turn @ turn.T == pytest.approx(np.eye(3), abs=1e-12)
     assert (np.trace(turn) - 1) / 2 == pytest.approx(np.cos(np.deg2rad(15.0)))
-    before, after = motion(), activity.turned(motion(), turn)
+    before, after = motion(), augment_imu.turned(motion(), turn)
     assert (before != after).any()
     for part in (slice(0, 3), slice(3, 6)):
         lengths = [np.linalg.norm(data[:, part].astype(float), axis=1) for data in (before, after)]

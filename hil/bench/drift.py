@@ -1,0 +1,134 @@
+"""``axond bench drift``: recordings that change, as a pipeline hears them: after how many windows drift is reported,
+and how many decisions were right until then.
+
+Sound in white noise that rises, and played at another speed; motion from a sensor that sits turned. The test part of
+the model's own recordings, in several random orders; unchanged, they should be no drift.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.cli.command import CommandError
+from drivers.packet import Packet
+from models import batch, statistics
+from models.base import Inference, ModelError, Window
+from models.bundle import Bundle
+from models.datasets.load import load, required
+from models.datasets.recording import Recording, live_window
+from models.drift import watch
+from models.evaluate import code
+from models.registry import make_encoder, open_bundle
+from models.train.augment import resample
+from models.train.augment_imu import rotation, turned
+from models.window import Windower
+
+ORDERS = 3
+EVERY_NS = 10 * 10**9
+"""Between windows: every one may be looked into."""
+SNR_DB = (45.0, 5.0)
+SPEEDS = (0.7, 1.2)
+TURNS_DEG = (20.0, 45.0)
+Change = Callable[[Recording, float, np.random.Generator], Window | None]
+"""The window of a recording, at this part (0..1) of the run; None where none begins."""
+
+
+def measure(name: str, data: Path | None) -> dict[str, Any]:
+    """By change, for each order: windows, accuracy, and where drift began: after how many windows, at which part of
+    the run, and what was right until then. Raises CommandError."""
+    try:
+        bundle = open_bundle(name, [])
+        if watch(bundle) is None:
+            raise CommandError(f"{bundle.id} is not watched for drift: it decides on a stream, or has no statistics")
+        recordings = load(required("audio_fsdd", data), "test")
+        code(bundle, recordings[:1])  # a model of these
+        numbers: dict[str, Any] = {"model": bundle.id, "recordings": len(recordings)}
+        for order in range(1, ORDERS + 1):
+            for what, change in _changes(bundle, order).items():
+                found = _follow(bundle, recordings, change, order)
+                if what == "noise" and "began_part" in found:
+                    found["began_snr_db"] = round(float(np.interp(found["began_part"], (0, 1), SNR_DB)), 1)
+                numbers |= {f"{what}.{order}.{key}": value for key, value in found.items()}
+    except ModelError as error:
+        raise CommandError(str(error)) from error
+    return numbers
+
+
+def _changes(bundle: Bundle, order: int) -> dict[str, Change]:
+    """By name; a sensor sits turned about an axis of this order's own."""
+    family, spec = bundle.manifest.sole.input.family, bundle.windows
+
+    def usual(recording: Recording, part: float, rng: np.random.Generator) -> Window | None:
+        return live_window(recording, spec)
+
+    def at_speed(factor: float) -> Change:
+        def change(recording: Recording, part: float, rng: np.random.Generator) -> Window | None:
+            wave = resample(recording.data[:, 0].astype(np.float64), factor)
+            return live_window(replace(recording, data=np.rint(wave).astype(np.int16)[:, None]), spec)
+
+        return change
+
+    def noise(recording: Recording, part: float, rng: np.random.Generator) -> Window | None:
+        return _in_noise(recording, float(np.interp(part, (0, 1), SNR_DB)), bundle, rng)
+
+    def turn(angle_deg: float) -> Change:
+        how = rotation(np.random.default_rng(order), angle_deg)
+
+        def change(recording: Recording, part: float, rng: np.random.Generator) -> Window | None:
+            return live_window(replace(recording, data=turned(recording.data, how)), spec)
+
+        return change
+
+    if family == "audio":
+        return {"unchanged": usual, "noise": noise} | {f"speed_{speed:g}": at_speed(speed) for speed in SPEEDS}
+    if family == "imu":
+        return {"unchanged": usual} | {f"turned_{angle:g}_deg": turn(angle) for angle in TURNS_DEG}
+    raise CommandError(f"{bundle.id} takes {family}; this bench changes sound and motion only")
+
+
+def _in_noise(recording: Recording, snr_db: float, bundle: Bundle, rng: np.random.Generator) -> Window | None:
+    """The window that begins in the word, of noise that was there before it and stays."""
+    word = recording.data[:, 0] - recording.data.mean()
+    lead_in = round(recording.info.rate_hz)
+    stream = rng.normal(0, np.sqrt(np.mean(word**2)) * 10 ** (-snr_db / 20), 2 * lead_in + len(word))
+    stream[lead_in : lead_in + len(word)] += word
+    samples = np.clip(np.rint(stream), -32768, 32767).astype(np.int16)[:, None]
+    packet = Packet(recording.name, seq=0, t0_ns=0, dt_ns=round(1e9 / recording.info.rate_hz), data=samples)
+    windows = Windower(bundle.windows, recording.info).push(packet)
+    begins_ns = 0.9 * lead_in * packet.dt_ns
+    return next((one for one in windows if one.t0_ns + bundle.windows.pre * packet.dt_ns > begins_ns), None)
+
+
+def _follow(bundle: Bundle, recordings: list[Recording], change: Change, order: int) -> dict[str, Any]:
+    rng = np.random.default_rng(order)
+    places = rng.permutation(len(recordings))
+    parts = np.arange(len(places)) / len(places)
+    heard = [
+        (change(recordings[i], part, rng), part, recordings[i].label) for i, part in zip(places, parts, strict=True)
+    ]
+    kept = [(window, part, label) for window, part, label in heard if window is not None]
+    encoder = make_encoder(bundle, recordings[0].info)
+    rasters = np.zeros((len(kept), *encoder.shape), np.uint8)
+    for (window, _, _), raster in zip(kept, rasters, strict=True):
+        encoder.encode(window, raster)
+    labels = bundle.manifest.labels
+    potentials = batch.run(bundle.network, rasters)[0]
+    decided = potentials.argmax(axis=1)
+    right = decided == [labels.index(label) for _, _, label in kept]
+    scores = statistics.confidence(potentials, bundle.manifest.temperature)
+    drift = watch(bundle)
+    if drift is None:
+        raise CommandError(f"{bundle.id} is not watched for drift")
+    found = {"windows": len(kept), "accuracy": round(float(right.mean()), 3)}
+    for n, (_, part, _) in enumerate(kept):
+        decision = Inference(n * EVERY_NS, 0, 0, labels[decided[n]], round(float(scores[n]), 4), 0, 0, 0, 0)
+        if drift.see(rasters[n], decision):
+            until = right[: n + 1]
+            return found | {
+                "began_after": n + 1, "began_part": round(float(part), 3), "right_until": round(float(until.mean()), 3),
+                "because": drift.state.reason,
+            }  # fmt: skip
+    return found
