@@ -80,6 +80,12 @@ def coloured_noise(count: int, rng: np.random.Generator) -> Wave:
     return noise / noise.std()
 
 
+def coarse(wave: Wave, steps: float) -> Wave:
+    """As a converter of few bits gives it, with so many steps from zero to the peak."""
+    step = np.abs(wave).max() / steps
+    return np.rint(wave / step) * step if step else wave
+
+
 def _fast(count: int) -> int:
     """A length of ``count`` or more whose Fourier transform is quick; that of a prime takes ten times longer."""
     return 1 << max(0, count - 1).bit_length()

@@ -16,6 +16,14 @@ BIAS_PARTS = 2
 """Biases are whole halves of a weight unit: coarse enough to be Loihi's (13 bits times a power of two)."""
 
 
+def rate(current: torch.Tensor, steps: int, k_v: float) -> torch.Tensor:
+    """How often a neuron spikes in a step, of ``steps`` with this current and a threshold of 1: the line through the
+    stairs, from the least current that it spikes with once, to that with which it always does."""
+    least = 1 / sum(k_v**n for n in range(steps))
+    half = 0.5 / steps
+    return torch.clamp(half + (current - least) * ((1 - 2 * half) / (1 - least)), 0, 1)
+
+
 class NormConvLayer(ConvLayer):
     """(T, B, inputs) to spikes (T, B, neurons)."""
 
@@ -24,6 +32,7 @@ class NormConvLayer(ConvLayer):
             raise ValueError("a normalised convolution has no synaptic current between steps: k_u must be 0")
         super().__init__(in_shape, spec, gain=1.0)
         self.norm = nn.BatchNorm2d(spec.channels)
+        self.graded = False
         self.folded = False
 
     def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +60,7 @@ class NormConvLayer(ConvLayer):
         """Normalised weights have no outliers to speak of: ``limit`` is not needed."""
 
     def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
-        """``steps``: show an ``x`` of one step so often."""
+        """``steps``: show an ``x`` of one step so often. Spikes; graded, their mean over those steps, as one step."""
         images = x.reshape(-1, *self.conv.in_shape)
         stride, padding = self.conv.stride, self.conv.padding
         if self.folded:
@@ -64,6 +73,8 @@ class NormConvLayer(ConvLayer):
         else:
             current, v_th = self.norm(nn.functional.conv2d(images, self.w_in, None, stride, padding)), torch.ones(())
         current = current.reshape(*x.shape[:2], -1)
+        if self.graded:
+            return rate(current, steps, self.spec.k_v / DECAY_ONE)
         if len(x) < steps:
             current = current.expand(steps, -1, -1)
         spikes: torch.Tensor = Lif.apply(current, None, self.spec.k_u / DECAY_ONE, self.spec.k_v / DECAY_ONE, v_th)
@@ -113,6 +124,11 @@ class NormConvSnn(Snn):
         self.out = MeanReadout(in_shape, out)
         self.steps = steps
 
+    def grade(self, graded: bool) -> None:
+        """Train rates, whose gradients are true, or spikes: who learnt the former first ends better."""
+        for layer in self.convolutions:
+            layer.graded = graded
+
     def fold(self) -> None:
         """From now on train what the integer network will be."""
         for layer in self.convolutions:
@@ -128,4 +144,4 @@ class NormConvSnn(Snn):
                 # Whole channels: neighbours say the same.
                 keep = torch.rand(1, x.shape[1], len(layer.w_in), 1) > self.dropout
                 x = (x.reshape(*x.shape[:2], len(layer.w_in), -1) * keep / (1 - self.dropout)).reshape(x.shape)
-        return x
+        return x.expand(self.steps, -1, -1)

@@ -13,8 +13,8 @@ from models.backends.lava import _loihi_bias  # noqa: E402
 from models.quantize import quantize  # noqa: E402
 from models.train import export, loop  # noqa: E402
 from models.train.conv import ConvSpec  # noqa: E402
-from models.train.lif import LayerSpec  # noqa: E402
-from models.train.normconv import NormConvSnn  # noqa: E402
+from models.train.lif import LayerSpec, Lif  # noqa: E402
+from models.train.normconv import NormConvSnn, rate  # noqa: E402
 
 SHAPE = (2, 12, 8)
 STEPS = 3
@@ -42,7 +42,11 @@ def trained() -> NormConvSnn:
     labels = rng.integers(0, 3, 384)
     seen = images(labels, rng)
 
+    net.grade(True)
+
     def items(epoch: int) -> tuple[loop.Rasters, loop.Labels]:
+        if epoch == 5:
+            net.grade(False)
         if epoch == 10:
             net.fold()
         return seen, labels
@@ -53,6 +57,18 @@ def trained() -> NormConvSnn:
     )  # fmt: skip
     net.out.keep(KEPT)
     return net
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_a_rate_is_the_line_through_the_stairs_of_the_spikes(steps: int) -> None:
+    k_v = 0.75
+    currents = torch.linspace(-0.5, 2, 501).reshape(1, 1, -1)
+    spikes = Lif.apply(currents.expand(steps, -1, -1).contiguous(), None, 0.0, k_v, 1.0).mean(0)
+    off = (rate(currents, steps, k_v)[0] - spikes).abs()
+    assert float(off.max()) < 0.51, "the highest stair: from every second step to each"
+    assert float(off.mean()) < 0.15
+    assert float(off[0, :100].max()) == 0, "too little is nothing"
+    assert float(off[0, -100:].max()) == 0, "much is a spike in each step"
 
 
 @pytest.fixture(scope="module")
