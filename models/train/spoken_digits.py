@@ -213,6 +213,11 @@ def mask(x: torch.Tensor) -> torch.Tensor:
     return images.reshape(x.shape)
 
 
+def averaged(epochs: int) -> int:
+    """How many of so many on rates."""
+    return math.ceil(AVERAGED * epochs)
+
+
 def train(
     spectra: Spectra, often: npt.NDArray[np.float64], donors: Spectra, rng: np.random.Generator, *, epochs: int
 ) -> NormConvSnn:
@@ -245,7 +250,7 @@ def train(
         epochs=graded,
         peak_rate=RATES[0],
         last_rate=RATES[1],
-        averaged_epochs=math.ceil(AVERAGED * graded),
+        averaged_epochs=averaged(graded),
     )
     net.grade(False)
     fit(
@@ -261,6 +266,7 @@ def train(
 
 def texts(accuracy_made: float, human: int, others: int) -> Texts:
     kernels = ", ".join(str(one.channels) for one in CONVOLUTIONS)
+    rates = EPOCHS - SPIKING_EPOCHS
     return Texts(
         about="""
 Which English digit, zero to nine, was spoken: one microphone at 8 kHz; a decision for each onset of sound, one second
@@ -278,14 +284,15 @@ after a tenth of a second before it.
 """,
         how=f"""
 `make train-spoken-digits`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as
-live sound. Augmented by close cuts, pitch and formant shift, pace, level, room, frequency response and noise; half of
-the windows are mixed with another recording of the same word, laid on it in time. In training it also tells apart
-{len(CLASSES) - len(LABELS)} words that are no digits, whose rows are then taken off the readout. Encoded by
-`audio_mel`: an image of {SPECTRA} spectra of {ENCODER.bands} bands, normalised by half, {ENCODER.kinds} bits each
-(how loud it is, how far above its neighbours), shown for {ENCODER.image_steps} steps. Convolutions of LIF neurons
-({kernels} kernels of 3 x 3) with biases, and an integrating readout with one weight for all times. Trained with batch
-normalisation, in the last {FOLDED_EPOCHS} epochs with its mean and variance frozen and all weights and biases on the
-int8 grid (straight-through); reset to zero; decay {CONVOLUTIONS[0].k_v}/4096 (membrane).
+live sound. Augmented by close cuts, pitch and formant shift, pace, level, room, frequency response, noise and
+converters of few bits; half of the windows are mixed with another recording of the same word, laid on it in time. In
+training it also tells apart {len(CLASSES) - len(LABELS)} words that are no digits, whose rows are then taken off the
+readout. Encoded by `audio_mel`: an image of {SPECTRA} spectra of {ENCODER.bands} bands, normalised by half,
+{ENCODER.kinds} bits each (how loud it is, how far above its neighbours), shown for {ENCODER.image_steps} steps.
+Convolutions of LIF neurons ({kernels} kernels of 3 x 3) with biases, and an integrating readout with one weight for all
+times. Trained with batch normalisation: {rates} epochs on rates, the weights of the last {averaged(rates)} averaged;
+then {SPIKING_EPOCHS} on spikes, the last {FOLDED_EPOCHS} with frozen mean and variance and all weights and biases on
+the int8 grid (straight-through). Neurons reset to zero; decay {CONVOLUTIONS[0].k_v}/4096 (membrane).
 """,
         more=f"""
 On espeak-ng voices that were not in training: int8 {accuracy_made:.4f}.

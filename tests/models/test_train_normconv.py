@@ -71,6 +71,22 @@ def test_a_rate_is_the_line_through_the_stairs_of_the_spikes(steps: int) -> None
     assert float(off[0, -100:].max()) == 0, "much is a spike in each step"
 
 
+@pytest.mark.parametrize("last_rate", [None, 2e-3])
+def test_learning_ends_at_the_rate_that_was_said(last_rate: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.optim.AdamW] = []
+    adam = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *some, **named: made.append(adam(*some, **named)) or made[0])
+    rng = loop.start(3)
+    labels = rng.integers(0, 3, 64)
+    seen = images(labels, rng)
+    loop.fit(
+        NormConvSnn(SHAPE, CONVOLUTIONS, READOUT, STEPS, dropout=0.1), lambda _: (seen, labels), lambda x: x,
+        epochs=8, batch=32, peak_rate=5e-3, weight_decay=0.0, averaged_epochs=2, last_rate=last_rate,
+        report=lambda *_: None,
+    )  # fmt: skip
+    assert made[0].param_groups[0]["lr"] == pytest.approx(last_rate or 0.0, abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def judged() -> tuple[loop.Rasters, loop.Labels]:
     rng = np.random.default_rng(7)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import speech
-from models.train import accents
+from models.train import accents, augment
 from models.train.between import Levels, _paths, between
 
 STEPS, BANDS = 60, 12
@@ -124,3 +124,12 @@ def test_only_the_given_variants_speak(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(50):
         accents.speak("fr", 3, 8000, ["", "m3"], rng)
     assert set(heard) == {"fr", "fr+m3"}
+
+
+def test_a_coarse_converter_has_few_values_and_leaves_the_peak() -> None:
+    wave = np.sin(np.arange(4000.0)) * 9000 + np.random.default_rng(1).normal(0, 500, 4000)
+    made = augment.coarse(wave, 20.5)
+    assert 30 < len(np.unique(made)) <= 2 * 20 + 1 + 1
+    step = np.abs(wave).max() / 20.5
+    assert np.abs(made - wave).max() <= step / 2 + 1e-9
+    assert not augment.coarse(np.zeros(10), 16).any(), "silence stays"
