@@ -111,10 +111,11 @@ def distort(wave: augment.Wave, rng: np.random.Generator) -> augment.Wave:
     return wave
 
 
-def heard(data: npt.NDArray[np.int16], rng: np.random.Generator, *, close_cuts: bool = False) -> Window | None:
-    """The window that a pipeline would cut from a distorted copy at a random level in a random room."""
+def heard(data: npt.NDArray[np.int16], rng: np.random.Generator, *, rough: bool = False) -> Window | None:
+    """The window that a pipeline would cut from a distorted copy at a random level in a random room; ``rough``: some of
+    them were cut too closely, and some come from a converter of few bits."""
     wave = data[:, 0] - data.mean()
-    if close_cuts and rng.random() < 0.5:
+    if rough and rng.random() < 0.5:
         wave = augment.close_cut(wave, rng.uniform(*CUT_DB), RATE_HZ // 100)
     wave = distort(wave, rng)[: RATE_HZ * 3 // 2]
     stream = np.zeros(LEAD_IN + len(wave) + WINDOW.samples)
@@ -124,7 +125,7 @@ def heard(data: npt.NDArray[np.int16], rng: np.random.Generator, *, close_cuts: 
         stream += augment.coloured_noise(len(stream), rng) * np.sqrt(power) * 10 ** (-rng.uniform(8, 50) / 20)
     if rng.random() < 0.3:
         stream += rng.uniform(-300, 300)
-    if rng.random() < 0.3:
+    if rough and rng.random() < 0.3:
         stream = augment.coarse(stream, np.exp(rng.uniform(*np.log(COARSE))))
     samples = np.clip(np.rint(stream), -32768, 32767).astype(np.int16)[:, None]
     packet = Packet("training", seq=0, t0_ns=0, dt_ns=round(1e9 / RATE_HZ), data=samples)
@@ -192,7 +193,7 @@ def make_set(recordings: list[Recording], variants: int, rng: np.random.Generato
     missed = 0
     for recording in recordings:
         for copy in range(variants + 1):
-            window = heard(recording.data, rng, close_cuts=True) if copy else live_window(recording, WINDOW)
+            window = heard(recording.data, rng, rough=True) if copy else live_window(recording, WINDOW)
             if window is None:
                 missed += 1
                 continue
