@@ -284,16 +284,16 @@ after a tenth of a second before it.
   {len(other_words.BY_PEOPLE)} other words by many unnamed people. Changes: as the first.
 """,
         how=f"""
-`make train-spoken-digits`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as
-live sound. Augmented by close cuts, pitch and formant shift, pace, level, room, frequency response, noise and
-converters of few bits; half of the windows are mixed with another recording of the same word, laid on it in time. In
-training it also tells apart {len(CLASSES) - len(LABELS)} words that are no digits, whose rows are then taken off the
-readout. Encoded by `audio_mel`: an image of {SPECTRA} spectra of {ENCODER.bands} bands, normalised by half,
-{ENCODER.kinds} bits each (how loud it is, how far above its neighbours), shown for {ENCODER.image_steps} steps.
-Convolutions of LIF neurons ({kernels} kernels of 3 x 3) with biases, and an integrating readout with one weight for all
-times. Trained with batch normalisation: {rates} epochs on rates, the weights of the last {averaged(rates)} averaged;
-then {SPIKING_EPOCHS} on spikes, the last {FOLDED_EPOCHS} with frozen mean and variance and all weights and biases on
-the int8 grid (straight-through). Neurons reset to zero; decay {CONVOLUTIONS[0].k_v}/4096 (membrane).
+`make train-spoken-digits`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as live
+sound. Augmented by close cuts, pitch and formant shift, pace, level, room, frequency response, noise and converters of
+few bits; half of the windows are mixed with another recording of the same word, laid on it in time. In training it also
+tells apart {len(CLASSES) - len(LABELS)} words that are no digits, whose rows are then taken off the readout. Encoded by
+`audio_mel`: an image of {SPECTRA} spectra of {ENCODER.bands} bands, normalised by half, {ENCODER.kinds} bits each (how
+loud it is, how far above its neighbours), shown for {ENCODER.image_steps} steps. Convolutions of LIF neurons
+({kernels} kernels of 3 x 3) with biases, and an integrating readout with one weight for all times.
+Trained with batch normalisation: {rates} epochs on rates, the weights of the last {averaged(rates)} averaged; then
+{SPIKING_EPOCHS} on spikes, the last {FOLDED_EPOCHS} with frozen mean and variance and all weights and biases on the
+int8 grid (straight-through). Neurons reset to zero; decay {CONVOLUTIONS[0].k_v}/4096 (membrane).
 """,
         more=f"""
 On espeak-ng voices that were not in training: int8 {accuracy_made:.4f}.
