@@ -20,7 +20,7 @@ DRAWS = 150
 """Of each known class, to learn from, and as many others to judge by."""
 LABEL_DRAWS = 400
 RIDGE = 3e-6
-PRESSURE = (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+PRESSURE = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """How much the known classes together weigh against the label; the first that loses little enough is taken."""
 AIM_POINTS = 0.5
 MOST_POINTS = 2.0
