@@ -46,7 +46,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "drift", help="recordings that change: when it is reported, how right decisions were till then"
     )
     drift.add_argument("--bundle", default="spoken-digits", metavar="NAME", help="default: spoken-digits")
-    drift.add_argument("--data", type=Path, metavar="FOLDER", help="the model's recordings (default: audio_fsdd)")
+    drift.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="the model's recordings (default: audio_fsdd, imu_uci_har)"
+    )
     drift.set_defaults(arguments=("bundle", "data"))
     service = sub.add_parser("service", help="what the service costs: package, start, memory, CPU, wake-ups")
     service.add_argument("--seconds", type=positive, default=20.0, help="of an agent that waits (default: 20)")

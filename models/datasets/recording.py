@@ -56,7 +56,9 @@ def audio_info(rate_hz: float) -> SensorInfo:
 
 
 def at_rate(recording: Recording, rate_hz: int) -> Recording:
-    """A sound of one microphone, as one of this rate would have heard it."""
+    """A clip of one microphone, as one of this rate would have heard it. Raises DataError for a run."""
+    if recording.truth is not None:
+        raise DataError(f"{recording.name}: a run has a label for each sample, and cannot be brought to another rate")
     data = speech.resample(recording.data[:, 0], round(recording.info.rate_hz), rate_hz)[:, None]
     return replace(recording, data=data, info=audio_info(rate_hz))
 

@@ -1,6 +1,7 @@
 """The training loop that the shipped models share, and the integer check at its end."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ THREADS = 1
 """The sums of more depend on their number, and small layers gain little."""
 Objective = Callable[[Snn, torch.Tensor, torch.Tensor], tuple[torch.Tensor, float]]
 """Loss, and a number for people, of a batch: steps (T, B, features) and its labels, or rows of labels."""
-FIRST_RATE = 25.0
-"""The highest rate of learning is so much more than the first."""
+WARM_UP = 25.0
+"""The highest rate of learning is so many times the first."""
 BUSY_RATE = 0.15
 QUIET_RATE = 0.02
 """Mean spikes per neuron and step are pushed between these: below, gradients die; above, energy is wasted."""
@@ -30,8 +31,8 @@ def start(seed: int) -> np.random.Generator:
     torch.set_num_threads(THREADS)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
-    # An eighth of the time, and nothing reads it. (A property of the module, which its stubs do not know.)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    memory: Any = deterministic  # its stubs do not know the property
+    memory.fill_uninitialized_memory = False  # takes an eighth of the time, and nothing reads it
     return np.random.default_rng(seed)
 
 
@@ -74,9 +75,9 @@ def fit(
         if not batches:
             raise BadModel(f"{len(rasters)} windows to train with are less than one batch of {batch}; give more data")
         if schedule is None:
-            end = 1e4 if last_rate is None else peak_rate / FIRST_RATE / last_rate
+            end = 1e4 if last_rate is None else peak_rate / WARM_UP / last_rate
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, peak_rate, epochs * batches, pct_start=0.15, div_factor=FIRST_RATE, final_div_factor=end
+                optimiser, peak_rate, epochs * batches, pct_start=0.15, div_factor=WARM_UP, final_div_factor=end
             )
         net.train()
         losses = right = 0.0

@@ -127,6 +127,8 @@ class NormConvSnn(Snn):
     def grade(self, graded: bool) -> None:
         """Train rates, whose gradients are true, or spikes: who learnt the former first ends better."""
         for layer in self.convolutions:
+            if graded and (self.steps < 2 or not layer.spec.k_v):
+                raise ValueError("one step, or no memory of the last one, has no rates between never and always")
             layer.graded = graded
 
     def fold(self) -> None:

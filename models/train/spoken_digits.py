@@ -60,7 +60,7 @@ AVERAGED = 0.6
 """This last part of the epochs on rates gives the mean of their weights, at a rate of learning that stays high: what
 each finds by chance about an unknown voice differs, and most of it is wrong (Izmailov et al. 2018)."""
 RATES = (3e-3, 1e-3)
-"""Of learning on rates, the highest and the last one; those on spikes begin with the latter."""
+"""Of learning on rates, the highest and the last one. On spikes the latter is the highest, a quarter of it the last."""
 VARIANTS = {"human": 20, "espeak": 4, "flite": 8, "accents": 3, "others": 3, "others by people": 12}
 """Distorted copies of each recording, beside the recording itself."""
 OFTEN = {"flite": 3.0, "others by people": 2.0}
@@ -265,9 +265,9 @@ def train(
     return net
 
 
-def texts(accuracy_made: float, human: int, others: int) -> Texts:
+def texts(accuracy_made: float, human: int, others: int, epochs: int) -> Texts:
     kernels = ", ".join(str(one.channels) for one in CONVOLUTIONS)
-    rates = EPOCHS - SPIKING_EPOCHS
+    rates = epochs - SPIKING_EPOCHS
     return Texts(
         about="""
 Which English digit, zero to nine, was spoken: one microphone at 8 kHz; a decision for each onset of sound, one second
@@ -284,7 +284,7 @@ after a tenth of a second before it.
   {len(other_words.BY_PEOPLE)} other words by many unnamed people. Changes: as the first.
 """,
         how=f"""
-`make train-spoken-digits`, seed {SEED}, {EPOCHS} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as live
+`make train-spoken-digits`, seed {SEED}, {epochs} epochs of {EPOCH_ITEMS} windows, all cut by the same windower as live
 sound. Augmented by close cuts, pitch and formant shift, pace, level, room, frequency response, noise and converters of
 few bits; half of the windows are mixed with another recording of the same word, laid on it in time. In training it also
 tells apart {len(CLASSES) - len(LABELS)} words that are no digits, whose rows are then taken off the readout. Encoded by
@@ -359,7 +359,9 @@ def run(folder: Path, out: Path, epochs: int, unseen: str | None) -> None:
     accuracy_made = judge(net, make_set(made_judged, 0, rng).rasters(), len(LABELS)).accuracy_int8
     # Undistorted, three of ten by people: what sounds otherwise is new, and what is taught is told from these.
     usual = make_set(recordings + made + by_people + foreign, 0, rng).rasters()
-    finish(net, RECIPE, usual, test, out, texts(accuracy_made, len(recordings), len(others_by_people)), started_s)
+    finish(
+        net, RECIPE, usual, test, out, texts(accuracy_made, len(recordings), len(others_by_people), epochs), started_s
+    )
 
 
 if __name__ == "__main__":

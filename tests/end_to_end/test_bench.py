@@ -3,12 +3,25 @@
 import json
 import shutil
 import sys
+import wave
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
+from models import speech
 from models.datasets.load import find
 from tests.brokers import MOSQUITTO
 from tests.end_to_end.rig import axond
+
+
+def write_wav(path: Path, samples: npt.NDArray[np.int16]) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(samples.tobytes())
 
 
 def test_backends_beside_their_baselines() -> None:
@@ -79,10 +92,37 @@ def test_a_sensor_that_sits_turned_is_noticed_and_an_unchanged_one_is_no_drift()
     assert 0.7 < numbers["turned_45_deg.1.accuracy"] < numbers["unchanged.1.accuracy"]
 
 
-def test_a_detector_on_a_stream_is_not_watched_for_drift() -> None:
-    done = axond("bench", "drift", "--bundle", "wake-words", "--json")
+@pytest.mark.parametrize(
+    ("bundle", "reason"), [("wake-words", "not watched for drift"), ("wall-following", "takes ultrasonic")]
+)
+def test_what_cannot_drift_here_is_refused_in_a_sentence(bundle: str, reason: str) -> None:
+    done = axond("bench", "drift", "--bundle", bundle, "--json")
     assert done.returncode == 1
-    assert "not watched for drift" in done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_words_in_rising_noise_are_missed_and_no_word_at_all_is_no_number(tmp_path: Path) -> None:
+    lines = ["file,label,split"]
+    for digit, name in enumerate(("zero", "one", "two")):
+        for k, voice in enumerate(("en-us", "en-gb", "en-us+f2")):
+            write_wav(tmp_path / f"{digit}-{k}.wav", speech.speak(name, voice, 8000))
+            lines.append(f"{digit}-{k}.wav,{digit},test")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    done = axond("bench", "drift", "--data", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    assert numbers["unchanged.1.windows"] == 9
+    assert numbers["noise.1.windows"] + numbers["noise.1.missed"] == 9
+    assert 0 < numbers["noise.1.missed"] < 9
+    for path in tmp_path.glob("*.wav"):
+        write_wav(path, np.zeros(8000, np.int16))
+    done = axond("bench", "drift", "--data", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    assert numbers["unchanged.1.missed"] == 9
+    assert "unchanged.1.accuracy" not in numbers
 
 
 def test_a_model_of_motion_is_taught_no_words() -> None:
