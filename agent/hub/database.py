@@ -1,6 +1,7 @@
 """Where the hub stores: a SQLite file or a PostgreSQL database, opened so that a transaction is what it says."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,7 +89,7 @@ def _opener(path: Path, read_only: bool) -> Callable[[], sqlite3.Connection]:
             return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=READ_WAIT_S)
         connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S, cached_statements=_PREPARED)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _with_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error:
             connection.close()
@@ -96,6 +97,19 @@ def _opener(path: Path, read_only: bool) -> Callable[[], sqlite3.Connection]:
         return connection
 
     return open_file
+
+
+def _with_wal(connection: sqlite3.Connection) -> None:
+    """SQLite refuses one of two that turn a new file to WAL at once, without waiting: each would wait for the other."""
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= deadline_s:
+                raise
+        time.sleep(0.02)
 
 
 def _begin(connection: Connection, statement: str) -> None:

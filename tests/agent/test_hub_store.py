@@ -113,6 +113,25 @@ def store_for_sure(store: HubStore, some: Arrivals) -> None:
     pytest.fail("away for too long")
 
 
+def test_several_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Without waiting for its turn to WAL one of 20 was refused."""
+    opened = []
+
+    def work(path: Path, together: Barrier) -> None:
+        together.wait(20)
+        with closing(HubStore.open(path)):
+            opened.append(path)
+
+    for n in range(30):
+        together = Barrier(4)
+        threads = [Thread(target=work, args=(tmp_path / f"{n}.db", together)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert len(opened) == 120
+
+
 def test_stores_side_by_side_keep_each_number_once(target: Target) -> None:
     together = Barrier(3)
     payloads = [batch(seq0, 10) for seq0 in range(1, 300, 5)]
