@@ -110,7 +110,8 @@ def test_every_event_is_exact_over_wraps_of_the_counter(camera: UsbCamera) -> No
         exact_ns = np.diff(t_us[at : at + len(packet.data)])[half:] * 1000
         assert np.array_equal(np.diff(packet.data["t_ns"])[half:], exact_ns)
         at += len(packet.data)
-    assert all(len(p.data) < COUNT // 10 for p in packets)
+    # Most of them: a reader that had to wait for a busy machine finds more at once.
+    assert np.median([len(p.data) for p in packets]) < COUNT // 10
 
 
 def test_unplugging_is_survived_and_the_next_opening_plays_again(
