@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 
 from agent.cli.command import CommandError
-from drivers.packet import Packet
 from models import batch, statistics
 from models.base import Inference, ModelError, Window
 from models.bundle import Bundle
 from models.datasets.load import load, required
-from models.datasets.recording import Recording, live_window
+from models.datasets.recording import Recording, live_window, window_behind
 from models.drift import watch
 from models.evaluate import code
 from models.registry import make_encoder, open_bundle
 from models.train.augment import resample
 from models.train.augment_imu import rotation, turned
-from models.window import Windower
 
 TIMES = 3
 """Each with another order or axis."""
@@ -101,10 +99,7 @@ def _in_noise(recording: Recording, snr_db: float, bundle: Bundle, rng: np.rando
     stream = rng.normal(0, np.sqrt(np.mean(word**2)) * 10 ** (-snr_db / 20), 2 * lead_in + len(word))
     stream[lead_in : lead_in + len(word)] += word
     samples = np.clip(np.rint(stream), -32768, 32767).astype(np.int16)[:, None]
-    packet = Packet(recording.name, seq=0, t0_ns=0, dt_ns=round(1e9 / recording.info.rate_hz), data=samples)
-    windows = Windower(bundle.windows, recording.info).push(packet)
-    begins_ns = 0.9 * lead_in * packet.dt_ns
-    return next((one for one in windows if one.t0_ns + bundle.windows.pre * packet.dt_ns > begins_ns), None)
+    return window_behind(samples, recording.info, bundle.windows, lead_in)
 
 
 def _follow(bundle: Bundle, recordings: list[Recording], change: Change, time: int) -> dict[str, Any]:

@@ -93,6 +93,16 @@ def live_windows(recording: Recording, spec: WindowSpec, *, lead_in_s: float = L
     return [(window, str(recording.truth[i])) for window, i in zip(windows, last, strict=True)]
 
 
+def window_behind(samples: npt.NDArray[np.int16], info: SensorInfo, spec: WindowSpec, lead_in: int) -> Window | None:
+    """Of (n, channels) the first window with its onset behind ``lead_in`` samples, less a tenth of them: what began in
+    there was noise. None when none begins."""
+    packet = Packet("made", seq=0, t0_ns=0, dt_ns=round(1e9 / info.rate_hz), data=samples)
+    for window in make_windower(spec, info).push(packet):
+        if window.t0_ns * info.rate_hz / 1e9 + spec.pre > 0.9 * lead_in:
+            return window
+    return None
+
+
 def live_window(recording: Recording, spec: WindowSpec) -> Window | None:
     """The first window that a pipeline would cut from this recording; None when none begins."""
     return next((window for window, _ in live_windows(recording, spec)), None)

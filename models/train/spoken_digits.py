@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from drivers.packet import Packet
 from models import speech
 from models.base import Window
 from models.datasets.load import load, required
-from models.datasets.recording import DataError, Recording, at_rate, live_window
+from models.datasets.recording import DataError, Recording, at_rate, live_window, window_behind
 from models.encoders.audio_mel import AudioMel, code
 from models.train import augment, loop, other_words
 from models.train.between import between
@@ -28,7 +27,7 @@ from models.train.finish import Rasters, Recipe, Texts, finish, judge
 from models.train.lif import LayerSpec
 from models.train.normconv import NormConvSnn
 from models.train.spoken_by_machines import INFO, LABELS, RATE_HZ, by_accents, by_espeak, by_flite, held_out
-from models.window import Windower, WindowSpec
+from models.window import WindowSpec
 
 CLASSES = [*LABELS, *other_words.MADE, *other_words.BY_PEOPLE]
 """In training."""
@@ -128,11 +127,7 @@ def heard(data: npt.NDArray[np.int16], rng: np.random.Generator, *, rough: bool 
     if rough and rng.random() < 0.3:
         stream = augment.coarse(stream, np.exp(rng.uniform(*np.log(COARSE))))
     samples = np.clip(np.rint(stream), -32768, 32767).astype(np.int16)[:, None]
-    packet = Packet("training", seq=0, t0_ns=0, dt_ns=round(1e9 / RATE_HZ), data=samples)
-    for window in Windower(WINDOW, INFO).push(packet):
-        if window.t0_ns * RATE_HZ / 1e9 + WINDOW.pre > 0.9 * LEAD_IN:  # not a noise before the word
-            return window
-    return None
+    return window_behind(samples, INFO, WINDOW, LEAD_IN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,25 +3,16 @@
 import json
 import shutil
 import sys
-import wave
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+import soundfile
 
 from models import speech
 from models.datasets.load import find
 from tests.brokers import MOSQUITTO
 from tests.end_to_end.rig import axond
-
-
-def write_wav(path: Path, samples: npt.NDArray[np.int16]) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(samples.tobytes())
 
 
 def test_backends_beside_their_baselines() -> None:
@@ -107,7 +98,7 @@ def test_words_in_rising_noise_are_missed_and_no_word_at_all_is_no_number(tmp_pa
     lines = ["file,label,split"]
     for digit, name in enumerate(("zero", "one", "two")):
         for k, voice in enumerate(("en-us", "en-gb", "en-us+f2")):
-            write_wav(tmp_path / f"{digit}-{k}.wav", speech.speak(name, voice, 8000))
+            soundfile.write(tmp_path / f"{digit}-{k}.wav", speech.speak(name, voice, 8000), 8000, subtype="PCM_16")
             lines.append(f"{digit}-{k}.wav,{digit},test")
     (tmp_path / "manifest.csv").write_text("\n".join(lines))
     done = axond("bench", "drift", "--data", str(tmp_path), "--json")
@@ -117,7 +108,7 @@ def test_words_in_rising_noise_are_missed_and_no_word_at_all_is_no_number(tmp_pa
     assert numbers["noise.1.windows"] + numbers["noise.1.missed"] == 9
     assert 0 < numbers["noise.1.missed"] < 9
     for path in tmp_path.glob("*.wav"):
-        write_wav(path, np.zeros(8000, np.int16))
+        soundfile.write(path, np.zeros(8000, np.int16), 8000, subtype="PCM_16")
     done = axond("bench", "drift", "--data", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
     numbers = json.loads(done.stdout)
