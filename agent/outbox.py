@@ -18,7 +18,7 @@ from agent.log import DAMAGED, event
 from agent.outbox_books import Books
 from agent.outbox_disk import DiskTrouble, RoomTrouble
 from agent.outbox_evict import AgeWatch, Eviction, plan
-from agent.outbox_file import claimed, file_bytes
+from agent.outbox_file import file_bytes
 from agent.outbox_group import NOTHING, Batcher, CommitPace, Group, Queued, Taken, now
 from agent.outbox_intake import Intake
 from agent.outbox_leases import Leases
@@ -192,7 +192,7 @@ class Outbox:
         A damaged file is rebuilt from what can be read.
         """
         with ExitStack() as claim:
-            mine = self._claim(claim, stop, beat)
+            mine = self._disk.claim(claim, stop, beat)
             while mine and (store := self._open(stop, beat)) is not None:
                 with closing(store):
                     self._serve(store, stop, beat)
@@ -219,16 +219,6 @@ class Outbox:
                 self._next_id = store.next_id
                 if self._damage is None:
                     self._leases = Leases()
-
-    def _claim(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> bool:
-        """Locks the file, waits for a disk that does not let it. False: stopped."""
-        while not stop.is_set():
-            try:
-                claim.enter_context(claimed(self._path))
-                return True
-            except OSError as error:
-                self._disk.wait(error, stop, beat)
-        return False
 
     def _open(self, stop: Event, beat: Callable[[], None]) -> OutboxStore | None:
         """Opens the file, rebuilds a damaged one, waits for a disk that does not let it. None: stopped."""

@@ -4,11 +4,13 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
 from agent.outage import Backoff, Outage
 from agent.outbox_evict import Eviction
+from agent.outbox_file import claimed
 from agent.outbox_schema import Damaged, passes
 from agent.worker import rest
 
@@ -43,6 +45,19 @@ class DiskTrouble:
             raise Damaged(f"{IO_ERRORS} times in a row: {error}") from error
         self._outage.failed(f"outbox {self._path} cannot be written: {error}; results wait in memory")
         self.retry_at_s = time.monotonic() + self._backoff.next_s()
+
+    def claim(self, claim: ExitStack, stop: Event, beat: Callable[[], None]) -> bool:
+        """Locks the file until ``claim`` closes, waits for a disk that does not let it. False: stopped.
+
+        ``ConfigError`` as ``claimed``.
+        """
+        while not stop.is_set():
+            try:
+                claim.enter_context(claimed(self._path))
+                return True
+            except OSError as error:
+                self.wait(error, stop, beat)
+        return False
 
     def wait(self, error: Exception, stop: Event, beat: Callable[[], None]) -> None:
         """Notes that the file cannot be opened, and waits a while."""

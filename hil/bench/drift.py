@@ -19,7 +19,7 @@ from models.base import Inference, ModelError, Window
 from models.bundle import Bundle
 from models.datasets.load import load, required
 from models.datasets.recording import Recording, live_window, window_behind
-from models.drift import watch
+from models.drift import Drift, watch
 from models.evaluate import code
 from models.registry import make_encoder, open_bundle
 from models.train.augment import resample
@@ -43,8 +43,7 @@ def measure(name: str, data: Path | None) -> dict[str, Any]:
     and what was right until then. Raises CommandError."""
     try:
         bundle = open_bundle(name, [])
-        if watch(bundle) is None:
-            raise CommandError(f"{bundle.id} is not watched for drift: it decides on a stream, or has no statistics")
+        _watch(bundle)
         family = bundle.manifest.parts[0].input.family
         if family not in DATA:
             raise CommandError(f"{bundle.id} takes {family}; this bench changes {' and '.join(DATA)} only")
@@ -60,6 +59,13 @@ def measure(name: str, data: Path | None) -> dict[str, Any]:
     except ModelError as error:
         raise CommandError(str(error)) from error
     return numbers
+
+
+def _watch(bundle: Bundle) -> Drift:
+    drift = watch(bundle)
+    if drift is None:
+        raise CommandError(f"{bundle.id} is not watched for drift: it decides on a stream, or has no statistics")
+    return drift
 
 
 def _changes(bundle: Bundle, time: int) -> dict[str, Change]:
@@ -113,8 +119,7 @@ def _follow(bundle: Bundle, recordings: list[Recording], change: Change, time: i
     ]
     kept = [(window, part, label) for window, part, label in heard if window is not None]
     found: dict[str, Any] = {"windows": len(kept), "missed": len(heard) - len(kept)}
-    drift = watch(bundle)
-    if not kept or drift is None:
+    if not kept:
         return found
     encoder = make_encoder(bundle, info)
     rasters = np.zeros((len(kept), *encoder.shape), np.uint8)
@@ -126,6 +131,7 @@ def _follow(bundle: Bundle, recordings: list[Recording], change: Change, time: i
     right = decided == [labels.index(label) for _, _, label in kept]
     scores = statistics.confidence(potentials, bundle.manifest.temperature)
     found["accuracy"] = round(float(right.mean()), 3)
+    drift = _watch(bundle)
     for n, (_, part, _) in enumerate(kept):
         decision = Inference(n * EVERY_NS, 0, 0, labels[decided[n]], round(float(scores[n]), 4), 0, 0, 0, 0)
         if drift.see(rasters[n], decision):

@@ -233,13 +233,12 @@ def train(
             net.fold()
         return drawn()
 
-    def report(epoch: int, loss: float, accuracy: float) -> None:
-        print(
-            f"epoch {epoch:3} loss {loss:.3f} accuracy {accuracy:.4f} {time.monotonic() - started:5.0f} s", flush=True
-        )
+    def report(kind: str, epoch: int, loss: float, accuracy: float) -> None:
+        taken_s = time.monotonic() - started
+        print(f"{kind} epoch {epoch:3} loss {loss:.3f} accuracy {accuracy:.4f} {taken_s:5.0f} s", flush=True)
 
     graded = epochs - SPIKING_EPOCHS
-    fit = partial(loop.fit, net, mask=mask, batch=128, weight_decay=0.02, report=report)
+    fit = partial(loop.fit, net, mask=mask, batch=128, weight_decay=0.02)
     net.grade(True)
     fit(
         lambda _: drawn(),
@@ -247,6 +246,7 @@ def train(
         peak_rate=RATES[0],
         last_rate=RATES[1],
         averaged_epochs=averaged(graded),
+        report=partial(report, "rates"),
     )
     net.grade(False)
     fit(
@@ -255,6 +255,7 @@ def train(
         peak_rate=RATES[1],
         last_rate=RATES[1] / 4,
         averaged_epochs=FOLDED_EPOCHS - 1,
+        report=partial(report, "spikes"),
     )
     net.out.keep(len(LABELS))
     return net

@@ -93,6 +93,19 @@ def test_what_cannot_drift_here_is_refused_in_a_sentence(bundle: str, reason: st
     assert "Traceback" not in done.stderr
 
 
+def test_a_label_that_the_model_does_not_know_is_named_wherever_it_stands(tmp_path: Path) -> None:
+    lines = ["file,label,split"]
+    for k, label in enumerate(("0", "1", "lamp", "2")):
+        soundfile.write(tmp_path / f"{k}.wav", np.zeros(8000, np.int16), 8000, subtype="PCM_16")
+        lines.append(f"{k}.wav,{label},test")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    done = axond("bench", "drift", "--data", str(tmp_path), "--json")
+    assert done.returncode == 1
+    assert "labels that spoken-digits@" in done.stderr
+    assert "does not know: lamp" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_words_in_rising_noise_are_missed_and_no_word_at_all_is_no_number(tmp_path: Path) -> None:
     lines = ["file,label,split"]
