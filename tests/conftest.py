@@ -1,5 +1,9 @@
 """Fixtures that more than one folder of tests uses."""
 
+import gc
+import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -57,6 +61,28 @@ class Running:
             self.worker.run(self.stop_flag, lambda: None)
         except Exception as error:  # noqa: BLE001 - it is raised again by stop()
             self.error = error
+
+
+@pytest.fixture(autouse=True)
+def nothing_lasts() -> Iterator[None]:
+    """What a test changes of the process, the next one would find: in another order it would fail."""
+    before = _of_the_process()
+    yield
+    assert _of_the_process() == before
+
+
+def _of_the_process() -> dict[str, object]:
+    """Umask, Ctrl-C (``main`` sets the other signals, alike each time), garbage collection, folder, the root log."""
+    os.umask(umask := os.umask(0o077))
+    root = logging.getLogger()
+    ours = [handler for handler in root.handlers if not type(handler).__module__.startswith("_pytest")]
+    return {
+        "umask": oct(umask),
+        "ctrl_c": signal.getsignal(signal.SIGINT),
+        "gc": gc.isenabled(),
+        "folder": Path.cwd(),
+        "log": (ours, root.level),
+    }
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """``axond hub``: what people and programs see of a store, on SQLite and PostgreSQL."""
 
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,16 +13,7 @@ from agent.hub.alarms import Report
 from agent.hub.database import Target
 from agent.hub.store import Arrivals, HubStore
 from tests.agent.test_hub_store import KEY, arrivals, batch, told
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """``axond hub run`` sets up logging for a process; the tests after it want it as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+from tests.end_to_end.rig import axond
 
 
 @pytest.fixture
@@ -74,13 +63,14 @@ def test_the_ledger_and_its_alarms(filled: str, capsys: pytest.CaptureFixture[st
 
 
 def test_what_cannot_be_opened_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for action, code in (("run", 78), ("ledger", 78)):
-        assert main(["hub", action, "--db", "mysql://u:secret@host/db"]) == code
-        said = capsys.readouterr().err
-        assert "expected a file, or a URL that begins with postgresql://" in said
-        assert "secret" not in said
-    assert main(["hub", "run", "--db", str(tmp_path / "new.db"), "--keep-days", "0"]) == 2
-    assert "0 is not between 1 and 36500" in capsys.readouterr().err
+    for action in ("run", "ledger"):
+        ended = axond("hub", action, "--db", "mysql://u:secret@host/db")
+        assert ended.returncode == 78
+        assert "expected a file, or a URL that begins with postgresql://" in ended.stderr
+        assert "secret" not in ended.stderr
+    ended = axond("hub", "run", "--db", str(tmp_path / "new.db"), "--keep-days", "0")
+    assert ended.returncode == 2
+    assert "0 is not between 1 and 36500" in ended.stderr
     assert main(["hub", "devices", "--db", str(tmp_path / "none.db")]) == 1
     assert "has a hub run with this path?" in capsys.readouterr().err
     (tmp_path / "text.db").write_text("no database at all" * 100)
