@@ -101,6 +101,8 @@ def _run(options: argparse.Namespace) -> int:
 def _say(error: Exception, code: int) -> int:
     from agent import log
 
+    if isinstance(error, OSError) and error.strerror:  # without the number, which tells people nothing
+        error = CommandError(": ".join(str(part) for part in (error.filename, error.strerror) if part))
     if log.to_journal():  # which takes a plain line for information
         log.set_up("info", "journal")
         logging.getLogger("axond").critical("%s", error, extra=log.event(log.REFUSED) if code == EXIT_CONFIG else None)

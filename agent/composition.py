@@ -3,6 +3,7 @@
 from agent.config import Config, OutboxTable
 from agent.errors import ConfigError
 from agent.outbox_store import OutboxLimits
+from drivers.base import Misconfigured
 from drivers.packet import SensorInfo
 from models.base import BadModel
 from models.bundle import Bundle
@@ -61,7 +62,7 @@ def open_locators(config: Config) -> dict[str, LocateSession]:
         geometry_mm = tuple(map(tuple, table.geometry_mm))
         spec = LocateSpec(geometry_mm, table.noise_mm, table.acceleration_mm_s2, table.sound_m_s, table.classes)
         try:
-            sessions[name] = open_locate(spec, config.sensors[pipeline.sensors[0]].make().info())
+            sessions[name] = open_locate(spec, _info(config, pipeline.sensors[0]))
         except BadModel as error:
             raise ConfigError(f"{config.path}: pipelines.{name}.locate: {error}") from error
     return sessions
@@ -69,7 +70,7 @@ def open_locators(config: Config) -> dict[str, LocateSession]:
 
 def _check_sensors(config: Config, name: str, bundle: Bundle) -> None:
     """Raises ConfigError unless the model takes the pipeline's sensors."""
-    infos = [config.sensors[sensor].make().info() for sensor in sensor_order(config, name, bundle)]
+    infos = [_info(config, sensor) for sensor in sensor_order(config, name, bundle)]
     try:
         if bundle.manifest.inputs is not None:
             make_fused_encoder(bundle, infos)
@@ -101,7 +102,7 @@ def sensor_order(config: Config, name: str, bundle: Bundle) -> list[str]:
             f"{config.path}: sensors.{hurried}.pace: at full speed it runs ahead of the other sensors of pipeline "
             f"{name!r}; set it to 'real'"
         )
-    infos = {sensor: config.sensors[sensor].make().info() for sensor in sensors}
+    infos = {sensor: _info(config, sensor) for sensor in sensors}
     order: list[str] = []
     for part in parts:
         chosen = next((s for s in sensors if s not in order and fits(part, infos[s])), None)
@@ -111,6 +112,14 @@ def sensor_order(config: Config, name: str, bundle: Bundle) -> list[str]:
             raise ConfigError(f"{where}: none fits input {part.name!r} of model {bundle.id}, {wanted}: {given}")
         order.append(chosen)
     return order
+
+
+def _info(config: Config, sensor: str) -> SensorInfo:
+    """What a sensor will give; of a recording, its file tells. Raises ConfigError."""
+    try:
+        return config.sensors[sensor].make().info()
+    except Misconfigured as error:
+        raise ConfigError(f"{config.path}: sensors.{sensor}: {error}") from error
 
 
 def _described(info: SensorInfo) -> str:

@@ -1,4 +1,4 @@
-"""What the outbox says about its disk and its room, and how long it waits before it tries again."""
+"""What the outbox says about its disk and its room, and how long it waits before it tries again: to lock, to write."""
 
 import logging
 import sqlite3

@@ -298,7 +298,7 @@ class Pipeline(PipelineWorker):
         if self._drift is None or not isinstance(session, Session) or not self._drift.see(session.raster, inference):
             return
         if self._drift.state.drifting:
-            self.drifted.failed(f"pipeline {self.name.partition(':')[2]}: {self._drift.state.reason}")
+            self.drifted.failed(f"pipeline {self.name.partition(':')[2]}: drift: {self._drift.state.reason}")
         else:
             self.drifted.over()
 

@@ -345,26 +345,34 @@ def write(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> Bund
     return place(path, {**files, MANIFEST: text, SEAL: _seal(text)})
 
 
-def place(path: Path, files: dict[str, bytes]) -> Bundle:
-    """As ``write``, for the files of a bundle as they are, its manifest and seal among them. Raises BadModel."""
+def check_place(path: Path) -> None:
+    """Before much work: whether ``place`` may write there. Raises BadModel."""
     if path.exists() and not (path / MANIFEST).is_file():
         raise BadModel(f"{path}: exists and is no bundle; name a new folder, or a bundle to replace")
+
+
+def place(path: Path, files: dict[str, bytes]) -> Bundle:
+    """As ``write``, for the files of a bundle as they are, its manifest and seal among them. Raises BadModel."""
+    check_place(path)
     for name in files:
         if not _FILE_NAME.fullmatch(name):
             raise BadModel(f"{path}: {name!r} must be a plain file name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
-        for name, content in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        unlisted = sorted(files.keys() - load(fresh).manifest.files.keys() - {MANIFEST, SEAL})
-        if unlisted:
-            raise BadModel(f"{path}: {unlisted[0]!r} is not in the manifest, so nothing tells what it should be")
-        _swap(path, fresh, Path(scratch) / "old")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+            fresh = Path(scratch) / "new"
+            fresh.mkdir()
+            for name, content in files.items():
+                with (fresh / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            unlisted = sorted(files.keys() - load(fresh).manifest.files.keys() - {MANIFEST, SEAL})
+            if unlisted:
+                raise BadModel(f"{path}: {unlisted[0]!r} is not in the manifest, so nothing tells what it should be")
+            _swap(path, fresh, Path(scratch) / "old")
+    except OSError as error:
+        raise BadModel(f"{path}: cannot be written ({error.strerror})") from error
     return load(path)
 
 

@@ -43,16 +43,17 @@ class Session:
 
     def push(self, packet: Packet) -> Iterator[Inference]:
         """Take a packet; yield the inference of each window that it completes."""
-        return self._infer(self._windower.push(packet))
+        return self.infer(self._windower.push(packet))
 
     def advance(self, now_ns: int) -> Iterator[Inference]:
         """Nothing from before ``now_ns`` is still to come: yield the inference of each window that is complete by it.
 
         Only events need that; samples tell by themselves that time passes.
         """
-        return self._infer(self._windower.advance(now_ns))
+        return self.infer(self._windower.advance(now_ns))
 
-    def _infer(self, windows: Iterable[Window]) -> Iterator[Inference]:
+    def infer(self, windows: Iterable[Window]) -> Iterator[Inference]:
+        """The inference of each window, whoever cut it."""
         for window in windows:
             self._encoder.encode(window, self._raster)
             encoded_ns = time.monotonic_ns()

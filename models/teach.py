@@ -46,9 +46,8 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
 
     ``user``: the label is known, and the windows are of somebody who says it otherwise. Raises BadModel.
     """
-    of = _which(parent, label, user)
+    known, of = check_lesson(parent, label, out, user=user)
     recipe = _recipe(parent, label, of)
-    known = _usable(parent, out)
     kept = _files(parent)
     examples = _encoded(parent, windows)
     seen = [statistics.look(parent.network, rasters) for rasters in examples]
@@ -58,7 +57,10 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
     rasters = np.concatenate(examples)
     _check_clip(network, rasters)
     learnt = statistics.look(network, rasters)
-    card = parent.artefact("CARD.md") + _section(parent, label, len(windows), lesson, of).encode()
+    card = (
+        _titled(parent.artefact("CARD.md"), parent, recipe["version"])
+        + _section(parent, label, len(windows), lesson, of).encode()
+    )
     extra = {
         FILE: _extended(known, learnt, len(windows), parent.manifest.temperature, of).pack(),
         PARENT: write_npz({name: np.frombuffer(content, np.uint8) for name, content in kept.items()}),
@@ -69,6 +71,15 @@ def teach(parent: Bundle, label: str, windows: list[Window], out: Path, *, user:
     quantized = Quantized(network, manifest.weight_bits, manifest.granularity, (), (), 0.0)
     child = build.assemble(out, recipe, graph, card, quantized, extra)
     return Taught(child, len(windows), lesson)
+
+
+def check_lesson(parent: Bundle, label: str, out: Path, *, user: bool) -> tuple[Statistics, int | None]:
+    """Before anybody gives examples: the statistics of ``parent``, and the row of ``label`` (None: a new one). Raises
+    BadModel if this cannot be taught, or not into ``out``."""
+    of = _which(parent, label, user)
+    known = _usable(parent, out)
+    bundle.check_place(out)
+    return known, of
 
 
 def _which(parent: Bundle, label: str, user: bool) -> int | None:
@@ -92,7 +103,10 @@ def _usable(parent: Bundle, out: Path) -> Statistics:
     if parent.manifest.state != "reset":
         raise BadModel(f"{parent.id} decides on a stream, step by step; only models of windows can be taught")
     if known is None:
-        raise BadModel(f"{parent.id} has no {FILE}, which tells what it knows from what is new; train it anew")
+        raise BadModel(
+            f"{parent.id} has no {FILE}, which tells what it knows from what is new; the trainings that make the "
+            "shipped models write one, axond model build does not"
+        )
     if last.v_th is not None or last.conv is not None:
         raise BadModel(f"{parent.id}: its last layer is no dense integrator; only such a readout can be taught")
     if (last.k_u != last.k_u[0]).any() or (last.k_v != last.k_v[0]).any():
@@ -203,6 +217,12 @@ def _files(parent: Bundle) -> dict[str, bytes]:
             "it anew"
         )
     return kept
+
+
+def _titled(card: bytes, parent: Bundle, version: str) -> bytes:
+    """The parent's card under the child's title; one that has another is a user's own, and stays."""
+    title = f"# {parent.manifest.name} "
+    return card.replace(f"{title}{parent.manifest.version}\n".encode(), f"{title}{version}\n".encode(), 1)
 
 
 def _section(parent: Bundle, label: str, count: int, lesson: Lesson, of: int | None) -> str:

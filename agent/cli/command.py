@@ -87,13 +87,23 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 def positive(text: str) -> float:
     """An argparse type: a number above 0."""
     value = float(text)
-    if not value > 0 or value == float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
     return value
 
 
+def check_writable(path: Path) -> None:
+    """Before much work: whether ``write_whole`` could write there. Raises CommandError."""
+    if not path.parent.is_dir():
+        raise CommandError(f"{path}: cannot be written (there is no folder {path.parent})")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: cannot be written (it is no regular file); name another")
+
+
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write or replace ``path``, whole or not at all. Raises CommandError."""
+    """Write or replace ``path``, whole or not at all; a link stays one. Raises CommandError."""
+    check_writable(path)
+    path = path.resolve()
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             scratch = Path(file.name)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agent.cli.command import Command, CommandError, add_json, print_json
+from agent.cli.command import Command, CommandError, add_json, check_writable, print_json, write_whole
 from drivers import recording
+from drivers.base import Misconfigured
 from drivers.lib.npz import Types, read_arrays
 from models.base import BadModel
 from models.locate import classes, echo
@@ -56,8 +57,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     data: Path = options.data
     out: Path = options.out
-    if out.suffix != ".json" or not out.parent.is_dir():
-        raise CommandError(f"{out}: expected a file FILE.json in a folder that exists")
+    if out.suffix != ".json":
+        raise CommandError(f"{out}: expected a file FILE.json")
+    check_writable(out)
     rows, labels, groups, silent = [], [], [], 0
     for pings in _folder(data) if data.is_dir() else _grid(data):
         for curve in echo.envelope(pings.waveforms, pings.sample_hz):
@@ -71,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
     if not rows:
         raise CommandError(f"{data}: no ping with an echo in it; {silent} without one")
     found_rows = np.array(rows)
-    classes.save(out, classes.learn(found_rows, labels))
+    write_whole(out, classes.pack(classes.learn(found_rows, labels)))
     accuracy = classes.held_out_accuracy(found_rows, labels, groups, FOLDS)
     counts = dict(sorted(Counter(labels).items()))
     groups_held = len(set(groups))
@@ -94,9 +96,11 @@ def _folder(folder: Path) -> Iterator[_Pings]:
     if not files:
         raise CommandError(f"{folder}: no recordings LABEL/*.npz in it; make them with 'axond record SENSOR'")
     for file in files:
-        taken = recording.load(file)
         try:
+            taken = recording.load(file)
             sample_hz = echo.sample_rate_hz(taken.info)
+        except Misconfigured as error:  # of a file that was named here, not of a configuration
+            raise CommandError(str(error)) from error
         except BadModel as error:
             raise CommandError(f"{file}: {error}") from error
         waveforms = np.concatenate([packet.data for packet in taken.packets])

@@ -164,6 +164,8 @@ def labels(text: str) -> list[str]:
             return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise CommandError(f"--labels {text}: cannot be read ({error})") from error
+    if "," not in text:
+        raise CommandError(f"--labels {text}: no such file, and only one label; expected A,B,... or a file of them")
     return [part.strip() for part in text.split(",")]
 
 

@@ -13,6 +13,7 @@ from models.base import BadModel, Window
 from models.bundle import Bundle
 from models.datasets.audio import read_wav
 from models.datasets.recording import Recording, at_rate, audio_info, live_window
+from models.registry import make_encoder
 from models.window_events import NS_PER_US, make_windower
 
 MOST_FILE_BYTES = 64 << 20
@@ -50,8 +51,11 @@ def _of_wav(bundle: Bundle, path: Path) -> list[Window]:
 def _of_recording(bundle: Bundle, path: Path) -> list[Window]:
     try:
         recorded = packets.load(path)
+        make_encoder(bundle, recorded.info)
     except Misconfigured as error:
         raise BadModel(f"{error} (expected .wav, or .npz of axond record)") from error
+    except BadModel as error:
+        raise BadModel(f"{path}: {error}") from error
     return list(_of_packets(bundle, recorded.info, recorded.packets))
 
 

@@ -1,10 +1,9 @@
 """``axond model export``: the artefact of a bundle for one target, as a file of its own."""
 
 import argparse
-import os
 from pathlib import Path
 
-from agent.cli.command import CommandError
+from agent.cli.command import CommandError, write_whole
 from drivers.extras import how_to_install
 from models.bundle import Bundle
 from models.registry import open_bundle
@@ -29,15 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle, [])
     content = _content(bundle, options.target)
-    try:
-        with options.out.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise CommandError(f"{options.out} exists; name a new file") from error
-    except OSError as error:
-        raise CommandError(f"{options.out}: cannot be written ({error.strerror})") from error
+    if options.out.exists():
+        raise CommandError(f"{options.out} exists; name a new file")
+    write_whole(options.out, content)
     print(f"{options.out}: {options.target} of {bundle.id}, {len(content)} bytes")
     return 0
 

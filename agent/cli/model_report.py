@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.command import CommandError, add_json, positive, print_json, write_whole
+from agent.cli.command import CommandError, add_json, check_writable, positive, print_json, write_whole
 from agent.cli.model_bench import measure
 from models.bundle import Bundle
 from models.datasets.load import load
@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     from models import evaluate, report
 
     bundle = open_bundle(options.bundle, [])
+    out: Path = options.out or Path(f"{bundle.manifest.name}.html")
+    check_writable(out)
     judged = None
     if options.data:
         coded = _coded(bundle, options.data, options.split)
@@ -38,7 +40,6 @@ def run(options: argparse.Namespace) -> int:
             backend.close()
     names = ", ".join(folder.resolve().name for folder in options.data)
     source = f"{names}, part {options.split}" if names else ""
-    out: Path = options.out or Path(f"{bundle.manifest.name}.html")
     write_whole(out, report.page(bundle, judged, source, measure(bundle, options.seconds)).encode())
     if options.json:
         print_json({"bundle": bundle.id, "page": str(out)})

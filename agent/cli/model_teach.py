@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise CommandError(f"teaching needs more packages: {how_to_install('build')} ({error})") from error
     parent = open_bundle(options.bundle, [])
+    teach.check_lesson(parent, options.label, options.out, user=options.user)
     paths = [Path(name) for name in options.source]
     if any(path.suffix or "/" in str(path) or path.exists() for path in paths):
         windows = from_files(parent, paths)
@@ -110,7 +111,7 @@ def _live(options: argparse.Namespace, parent: Bundle) -> list[Window]:
             print("axond: stopped early; what came so far is used", file=sys.stderr)
     if not windows:
         raise CommandError(
-            f"no window began in what {name} gave within {PATIENCE_S:.0f} s; check it with axond sensors"
+            f"no window began in what {name} gave until it ended, or for {PATIENCE_S:.0f} s; see axond sensors tail"
         )
     return windows
 

@@ -34,7 +34,10 @@ def _run(options: argparse.Namespace) -> int:
     packets = _packets(driver, options.seconds)
     if not packets:
         raise CommandError(f"sensor {options.sensor} gave nothing in {options.seconds:g} s; nothing was written")
-    save(out, driver.info(), packets)
+    try:
+        save(out, driver.info(), packets)
+    except OSError as error:
+        raise CommandError(f"{out}: cannot be written ({error.strerror})") from error
     samples = sum(len(packet.data) for packet in packets)
     print(f"{out}: {samples} samples of {options.sensor}, {sum(p.lost for p in packets)} lost")
     return 0

@@ -37,7 +37,7 @@ def _print(out: Console, facts: dict[str, Any]) -> None:
         f"{facts['device']}  [{_COLORS[state]}]{state}[/]  up {facts['up_s']:.0f} s, boot {facts['boot']}",
     )
     for part, reason in facts["health"]["reasons"].items():
-        out.print(f"  {part}: {reason}", markup=False)
+        out.print(f"  {part}: {reason.removeprefix(f'{part}: ')}", markup=False)
     out.print(sensor_table(facts["sensors"]))
     out.print(pipeline_table(facts["pipelines"]))
     outbox, uplink = facts["outbox"], facts["uplink"]

@@ -1,6 +1,7 @@
 """What the running agent says of itself, beside its sensors and its uplink."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from agent.doctor.finding import Finding
 from agent.doctor.scene import Scene
@@ -31,19 +32,7 @@ def look(scene: Scene) -> Iterator[Finding]:
         facts={"hours": status["up_s"] / 3600},
     )  # fmt: skip
     for name, pipeline in status["pipelines"].items():
-        facts: dict[str, object] = {"pipeline": name, "sentence": pipeline["problem"] or pipeline["incident"] or "",
-                                    "incidents": pipeline["incidents"]}  # fmt: skip
-        if pipeline["problem"]:
-            yield Finding(
-                "agent.pipeline", "problem", "pipeline {pipeline}: {sentence}", f"pipelines.{name}",
-                "see which backends work here", ("axond accelerators",), facts,
-            )  # fmt: skip
-        elif pipeline["incidents"]:
-            yield Finding(
-                "agent.failed_over", "warning",
-                "pipeline {pipeline} changed its backend {incidents} times, last because: {sentence}",
-                f"pipelines.{name}", "see which backends work here", ("axond accelerators",), facts,
-            )  # fmt: skip
+        yield from _pipeline(name, pipeline)
     for name, mirror in status["mirrors"].items():
         if mirror["error"]:
             yield Finding(
@@ -71,3 +60,29 @@ def look(scene: Scene) -> Iterator[Finding]:
                 "please report this with a support bundle", ("axond doctor --bundle axond-support.tar.gz",),
                 {"key": key},
             )  # fmt: skip
+
+
+def _pipeline(name: str, pipeline: dict[str, Any]) -> Iterator[Finding]:
+    """At most one; the backend is the first to be blamed."""
+    sentence = (pipeline["problem"] or pipeline["incident"] or "").removeprefix(f"pipeline {name}: ")
+    facts: dict[str, object] = {"pipeline": name, "sentence": sentence, "incidents": pipeline["incidents"]}
+    of_backend = pipeline["state"] != "live" or (pipeline["incident"] and pipeline["incident"] in sentence)
+    if pipeline["problem"] and of_backend:
+        yield Finding(
+            "agent.pipeline", "problem", "pipeline {pipeline}: {sentence}", f"pipelines.{name}",
+            "see which backends work here", ("axond accelerators",), facts,
+        )  # fmt: skip
+    elif pipeline["problem"]:
+        drifts = bool(pipeline["drift"] and pipeline["drift"]["drifting"])
+        yield Finding(
+            "agent.drift" if drifts else "agent.inputs", "warning", "pipeline {pipeline}: {sentence}",
+            f"pipelines.{name}", "see whether its sensor was moved, is broken, or meets what the model never met; that "
+            "can be taught" if drifts else "see what its sensors give",
+            ("axond sensors list", "axond model teach --help") if drifts else ("axond sensors list",), facts,
+        )  # fmt: skip
+    elif pipeline["incidents"]:
+        yield Finding(
+            "agent.failed_over", "warning",
+            "pipeline {pipeline} changed its backend {incidents} times, last because: {sentence}",
+            f"pipelines.{name}", "see which backends work here", ("axond accelerators",), facts,
+        )  # fmt: skip

@@ -66,6 +66,8 @@ def read_wav(blob: bytes, where: str) -> tuple[npt.NDArray[np.int16], float]:
         raise DataError(f"{where}: {channels} channels of {8 * width} bits, expected one of 16 bits")
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
         raise DataError(f"{where}: a rate of {rate_hz:g} Hz, expected {RATES_HZ[0]:g} to {RATES_HZ[1]:g}")
-    if len(body) != 2 * frames or frames == 0:
+    if frames == 0:
+        raise DataError(f"{where}: there is no sound in it")
+    if len(body) != 2 * frames:
         raise DataError(f"{where}: truncated, {len(body)} bytes of sound where its header says {2 * frames}")
     return np.frombuffer(body, "<i2").astype(np.int16).reshape(-1, 1), rate_hz

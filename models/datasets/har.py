@@ -27,9 +27,12 @@ def load(folder: Path, split: str) -> list[Recording]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable npz with X_{split}, y_{split} and channels ({error})") from error
     missing = [name for name in wanted if name not in names]
-    if missing or windows.ndim != 3 or windows.shape[1] != len(names) or len(labels) != len(windows):
-        raise DataError(f"{path}: expected X_{split} of (n, {len(names)}, samples) with channels {', '.join(wanted)}")
-    if windows.dtype.kind not in "iuf" or labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if missing:
+        raise DataError(f"{path}: no channel {', '.join(missing)}; expected {', '.join(wanted)} among others")
+    if windows.ndim != 3 or windows.shape[1] != len(names) or labels.shape != windows.shape[:1]:
+        expected = f"(n, {len(names)}, samples) and (n,)"
+        raise DataError(f"{path}: X_{split} is {windows.shape}, y_{split} {labels.shape}; expected {expected}")
+    if windows.dtype.kind not in "iuf" or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: X_{split} is {windows.dtype}, y_{split} {labels.dtype}; expected numbers and labels")
     if len(labels) and not (labels.min() >= 1 and labels.max() <= len(ACTIVITIES)):
         raise DataError(f"{path}: y_{split} has labels outside 1..{len(ACTIVITIES)}")

@@ -64,7 +64,7 @@ def label_of(path: Path) -> str:
 def _read(path: Path) -> tuple[npt.NDArray[np.float64], Rows]:
     """Seconds within the hour (n,), and values (n, 6), NaN where there is none. A row without a time is no sample."""
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines)
             names = [name.strip() for name in next(reader, [])]
             missing = [name for name in ("time", *SCALE) if name not in names]

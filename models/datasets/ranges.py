@@ -30,13 +30,15 @@ def load(folder: Path, split: str) -> list[Recording]:
     """One run: (n, channels) int32 in mm, 0 where there is no echo, and the label of each sample. Raises DataError."""
     path = min(folder.glob(MARKER))
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             head, *rows = list(csv.reader(lines)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable table ({error})") from error
     channels = len(head) - 1
     if channels < 1 or head != [*(f"S{i + 1}" for i in range(channels)), LABEL_COLUMN]:
-        raise DataError(f"{path}: expected the columns S1, S2, ... and {LABEL_COLUMN}, found {', '.join(head)[:200]}")
+        raise DataError(
+            f"{path}: expected the columns S1, S2, ... and {LABEL_COLUMN}, found {', '.join(head)[:200] or 'none'}"
+        )
     uneven = next((i for i, row in enumerate(rows) if len(row) != len(head)), None)
     if uneven is not None:
         raise DataError(f"{path}: line {uneven + 2} has {len(rows[uneven])} columns, expected {len(head)}")

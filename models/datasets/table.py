@@ -9,7 +9,7 @@ from models.datasets.recording import DataError
 def rows_of(table: Path, split: str, labels: tuple[str, ...]) -> tuple[list[dict[str, str]], str]:
     """The rows of one split in their order, and which of the columns ``labels`` is there. Raises DataError."""
     try:
-        with table.open(newline="", encoding="utf-8") as lines:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, restkey="", restval="")
             columns = reader.fieldnames or []
             rows = list(reader)

@@ -108,8 +108,8 @@ def held_out_accuracy(found: Floats, labels: Sequence[str], groups: Sequence[str
     return right / len(truth)
 
 
-def save(path: Path, classes: Classes) -> None:
-    """Write the file. Raises OSError."""
+def pack(classes: Classes) -> bytes:
+    """The file that ``load`` reads."""
     document = {
         "format": FORMAT,
         "labels": classes.labels,
@@ -118,11 +118,11 @@ def save(path: Path, classes: Classes) -> None:
         "rows": _rounded(classes.rows),
         "coefficients": _rounded(classes.coefficients),
     }
-    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    return (json.dumps(document) + "\n").encode()
 
 
 def load(path: Path) -> Classes:
-    """Read what ``save`` wrote. Raises BadModel in one sentence for anything else."""
+    """Read what ``pack`` made. Raises BadModel in one sentence for anything else."""
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

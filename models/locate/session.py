@@ -57,9 +57,8 @@ class RangeSession:
     def __init__(self, spec: LocateSpec, info: SensorInfo) -> None:
         """Raises BadModel when sensor and geometry do not fit, or scipy is missing."""
         if info.family != "ultrasonic" or set(info.units) != {"mm"}:
-            raise BadModel(
-                f"an ultrasonic sensor is needed, this one gives {info.family} in {', '.join(sorted(set(info.units)))}"
-            )
+            given = f"{info.family} in {', '.join(sorted(set(info.units)))}"
+            raise BadModel(f"an ultrasonic sensor with distances in mm is needed, this one gives {given}")
         if spec.sound_m_s is not None or spec.classes is not None:
             raise BadModel("sound_m_s and classes are for sensors that give echo waveforms; this one gives distances")
         if not spec.geometry_mm:

@@ -138,3 +138,26 @@ def test_what_goes_wrong_is_one_sentence(parent: Bundle, tmp_path: Path, capsys:
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert complaint in error
         assert not out.exists()
+
+
+def test_what_cannot_be_taught_is_refused_before_anybody_gives_examples(
+    parent: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recorded(tmp_path / "whistle.npz")
+    config = tmp_path / "axond.toml"
+    config.write_text(
+        f'[device]\nid = "dut"\nstate_dir = "{tmp_path}"\n[sensors.mic0]\ndriver = "replay"\npath = "{path}"\n'
+    )
+    (tmp_path / "full").mkdir()
+    command = ["model", "teach", str(parent.path), "--from", "mic0", "--config", str(config)]
+    for label, out, complaint in (("low", "new", "knows 'low' already"), ("whistle", "full", "is no bundle")):
+        assert main([*command, label, "-o", str(tmp_path / out)]) == 1
+        said = capsys.readouterr().err
+        assert complaint in said and "now do" not in said
+
+
+def test_a_recording_of_another_kind_is_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recorded(tmp_path / "whistle.npz")
+    assert main(["model", "teach", "activity", "x", "--from", path, "-o", str(tmp_path / "child")]) == 1
+    said = capsys.readouterr().err
+    assert "whistle.npz" in said and "wants imu" in said

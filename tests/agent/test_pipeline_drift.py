@@ -2,13 +2,17 @@
 
 import logging
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agent.checkpoint import Checkpoint
+from agent.doctor.configuration import set_up
+from agent.doctor.running import look
 from agent.mailbox import Mailbox
 from agent.pipeline import Pipeline, ReportPolicy
 from drivers.packet import Packet
@@ -50,12 +54,26 @@ def heard(tmp_path: Path, *noises_db: float) -> Pipeline:
     return pipeline
 
 
+def doctor(pipeline: Pipeline, folder: Path) -> dict[str, Any]:
+    """What ``axond doctor`` says of it."""
+    info = pipeline.info
+    assert info.drift is not None
+    told = {"problem": pipeline.trouble, "incident": info.incident, "incidents": 0, "state": info.state}
+    rest: dict[str, Any] = {"up_s": 1.0, "mirrors": {}, "restarts": {}, "ledger": {}}
+    status = {"pipelines": {"ear": told | {"drift": asdict(info.drift)}}, **rest}
+    _, finding = look(replace(set_up(folder / "axond.toml", named=False), status=status))
+    return finding.told()
+
+
 def test_noise_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "agent.pipeline"):
         pipeline = heard(tmp_path, -40.0, -8.0)
     assert pipeline.info.drift is not None
     assert pipeline.info.drift.drifting
     assert pipeline.trouble is not None and "not as in training" in pipeline.trouble
+    found = doctor(pipeline, tmp_path)
+    assert (found["id"], found["level"]) == ("agent.drift", "warning")
+    assert found["seen"].startswith("pipeline ear: drift: the ")
     said = [record for record in caplog.records if "not as in training" in record.getMessage()]
     assert [record.levelno for record in said] == [logging.WARNING]
 

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.brokers import MOSQUITTO, Mosquitto
 from tests.end_to_end.rig import Rig, axond, rig, wait_for
@@ -120,6 +122,29 @@ def test_replay_of_what_is_no_recording(made: Rig, tmp_path: Path) -> None:
     assert done.returncode in (1, 78)
     assert "noise.npz" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_replay_of_a_clip_decides_as_between_silences_and_says_when_nothing_begins(made: Rig, tmp_path: Path) -> None:
+    model = str(made.state / "models" / "made-audio")
+    samples, rate_hz = soundfile.read(made.wav, dtype="int16")
+    loud = np.flatnonzero(np.abs(samples) > 1000)[0]
+    soundfile.write(tmp_path / "clip.wav", samples[loud : loud + rate_hz // 5], rate_hz)
+    done = axond("replay", "--model", model, "--json", str(tmp_path / "clip.wav"))
+    assert done.returncode == 0, done.stderr
+    (row,) = (json.loads(line) for line in done.stdout.splitlines())
+    assert row["t_s"] == 0
+    soundfile.write(tmp_path / "still.wav", np.zeros(rate_hz, np.int16), rate_hz)
+    done = axond("replay", "--model", model, "--json", str(tmp_path / "still.wav"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "still.wav: no decision" in done.stderr
+    refused(axond("replay", "--model", model, str(tmp_path / "none.wav")), 1, "none.wav: no such file")
+
+
+def test_a_recording_that_is_not_there_is_named_with_its_sensor(made: Rig, tmp_path: Path) -> None:
+    sensor = '[sensors.old]\ndriver = "replay"\npath = "none.npz"\n'
+    pipeline = '[pipelines.p]\nsensors = ["old"]\nmodel = "activity"\n'
+    made.config.write_text(f'[device]\nid = "x"\nstate_dir = "{made.state}"\n{sensor}{pipeline}')
+    refused(axond("check", "--config", str(made.config)), 78, "axond.toml", "sensors.old", "none.npz")
 
 
 def test_replay_gives_the_same_twice(made: Rig) -> None:

@@ -111,7 +111,7 @@ def test_either_sensor_may_be_unplugged(fused: Fused) -> None:
         assert status["pipelines"]["both"]["inputs"][other]["quality"] > 0.95
         shown = axond("status", *config)
         assert shown.returncode == 0, shown.stderr
-        assert f"results rest on {other}" in shown.stdout
+        assert f"  pipeline both: {sensor}: missing; results rest on {other}" in shown.stdout
         found = fused.metrics()
         assert 0.3 < found['axond_fusion_quality{pipeline="both"}'] < 1
         quality = {

@@ -77,7 +77,7 @@ def make(folder: Path) -> Bundle:
     }
     graph = networks.nir_graph(np.random.default_rng(5), 120, HIDDEN, len(CENTRE_HZ))
     graph.nodes["fc1"] = nir.Linear(np.random.default_rng(6).normal(0, 0.15, (HIDDEN, 120)))
-    (source / "CARD.md").write_text("# sounds\n")
+    (source / "CARD.md").write_text("# sounds 1.0.0\n")
     _write(source, graph, recipe)
     windows, truth = labelled(np.random.default_rng(7), 80)
     first = build(source, folder / "first")

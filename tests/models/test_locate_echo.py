@@ -83,7 +83,7 @@ def test_made_classes_are_learnt_kept_and_told_apart(tmp_path: Path) -> None:
     known = np.vstack([rows("wall", 1), rows("chair", 2)])
     labels = ["wall"] * 25 + ["chair"] * 25
     path = tmp_path / "classes.json"
-    classes.save(path, classes.learn(known, labels))
+    path.write_bytes(classes.pack(classes.learn(known, labels)))
     kept = classes.load(path)
     assert kept.labels == ("chair", "wall")
     named = [kept.classify(row) for kind in ("wall", "chair") for row in rows(kind, 9)]
@@ -109,7 +109,7 @@ def test_made_classes_are_learnt_kept_and_told_apart(tmp_path: Path) -> None:
 )
 def test_a_file_of_classes_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:
     path = tmp_path / "classes.json"
-    classes.save(path, classes.learn(rows("wall", 1), ["a"] * 12 + ["b"] * 13))
+    path.write_bytes(classes.pack(classes.learn(rows("wall", 1), ["a"] * 12 + ["b"] * 13)))
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with one_sentence(said):
         classes.load(path)
