@@ -372,7 +372,7 @@ def place(path: Path, files: dict[str, bytes]) -> Bundle:
                 raise BadModel(f"{path}: {unlisted[0]!r} is not in the manifest, so nothing tells what it should be")
             _swap(path, fresh, Path(scratch) / "old")
     except OSError as error:
-        raise BadModel(f"{path}: cannot be written ({error.strerror})") from error
+        raise BadModel(f"{path}: cannot be written ({error.strerror or error})") from error
     return load(path)
 
 

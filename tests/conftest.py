@@ -63,6 +63,11 @@ class Running:
             self.error = error
 
 
+def pytest_configure() -> None:
+    """Started in the background by a shell, tests ignore Ctrl-C, and all that they start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def nothing_lasts() -> Iterator[None]:
     """What a test changes of the process, the next one would find: in another order it would fail."""

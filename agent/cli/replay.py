@@ -88,8 +88,10 @@ def _decide(session: Session | Stream, driver: Driver[Any], bundle: Bundle) -> I
             if packet is None:
                 continue
             first_ns = packet.t0_ns if first_ns is None else first_ns
+            if packet.t0_ns - first_ns > CLIP_NS:
+                clip = None
             if clip is not None:
-                clip = [*clip, packet] if packet.t0_ns - first_ns < CLIP_NS else None
+                clip.append(packet)
             for inference in session.push(packet):
                 clip = None
                 yield _row(inference, first_ns)
