@@ -20,6 +20,11 @@ CLEARLY = 8
 """Read from the wrong byte, sound has this many times the power in its first differences, or it is noise anyway."""
 LOUD_STEP = 4096
 """Root mean square step from sample to sample above which sound is not undecided because it is quiet."""
+RECENT_BLOCKS = 32
+DOUBT = 4.0
+MOST_EVIDENCE = 1.4
+"""Natural logarithms of ratios: how much the recent blocks together must say, and one of them may, where every other
+byte is zero."""
 MARK = 0x0A
 MARKED_BYTES = 3
 CONFIRMED_MARKS = 16
@@ -37,6 +42,8 @@ class RawStream:
     """Which of two bytes begins a sample is told by the variance of the first differences, block by block.
 
     Where that changes a byte was lost: the block in which it happened is given up. Held back is one block, 4 ms.
+    Samples of 8 bits, in the upper byte or as 0 to 255, have a zero in every other byte: the wrong byte gives a quieter
+    sound then, which jumps where the right one crosses its middle. Over several blocks, that tells.
     """
 
     row_bytes = 2
@@ -49,6 +56,8 @@ class RawStream:
         self._position = self._blocks = self._skipped = 0
         self._phase = 0
         self._missing = 0
+        self._evidence = np.zeros(RECENT_BLOCKS - 1)
+        self._sure = False
 
     def tally(self) -> Offsets:
         return np.array([self._blocks, 0, self._skipped, 0])
@@ -80,9 +89,11 @@ class RawStream:
 
     def _judge(self, even: npt.NDArray[np.int16], odd: npt.NDArray[np.int16]) -> npt.NDArray[np.int64]:
         """(count,) 0 or 1: on which byte the samples of each block begin; undecided blocks follow their predecessor."""
-        power = np.stack([(np.diff(block.astype(np.float64), axis=1) ** 2).mean(axis=1) for block in (even, odd)])
+        values = np.stack([even, odd]).astype(np.float64)
+        power = (np.diff(values, axis=2) ** 2).mean(axis=2)
         vote = np.where(power[1] * CLEARLY < power[0], 1, np.where(power[0] * CLEARLY < power[1], 0, -1))
         noisy = (vote < 0) & (power.min(axis=0) > LOUD_STEP**2)
+        vote = self._without_zeros(vote, values, power, (even.view(np.uint8).reshape(-1, BLOCK_SAMPLES, 2) == 0))
         quiet = np.flatnonzero(~noisy)
         self.noisy_blocks = len(noisy) - 1 - int(quiet[-1]) if len(quiet) else self.noisy_blocks + len(noisy)
         source = np.maximum.accumulate(np.where(vote >= 0, np.arange(len(vote)), -1))
@@ -91,6 +102,28 @@ class RawStream:
         if len(phase) > 1:
             self._phase = int(phase[-2])
         return phase
+
+    def _without_zeros(
+        self,
+        vote: npt.NDArray[np.int64],
+        values: npt.NDArray[np.float64],
+        power: npt.NDArray[np.float64],
+        zero: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.int64]:
+        """``vote``, where every other byte of a block is zero by what recent blocks say of their steps against their
+        spread. Until they say something, as it is."""
+        if not len(vote):
+            return vote
+        halves = np.any(np.all(zero, axis=1), axis=1) & np.all(power > 0, axis=0)
+        rough = np.log(np.where(halves, power / np.maximum(values.var(axis=2), 1e-9), 1))
+        said = np.where(halves, rough[0] - rough[1], np.where(vote < 0, 0, 2 * vote - 1) * MOST_EVIDENCE)
+        evidence = np.concatenate([self._evidence, np.clip(said, -MOST_EVIDENCE, MOST_EVIDENCE)])
+        recent = np.convolve(evidence, np.ones(RECENT_BLOCKS), "valid")
+        sure = np.logical_or.accumulate(np.concatenate([[self._sure], np.abs(recent) > DOUBT]))[1:]
+        if len(vote) > 1:
+            self._evidence, self._sure = evidence[-RECENT_BLOCKS:-1], bool(sure[-2])
+        by_recent = np.where(recent > DOUBT, 1, np.where(recent < -DOUBT, 0, -1))
+        return np.where(halves & sure, by_recent, vote)
 
 
 class MarkedStream:

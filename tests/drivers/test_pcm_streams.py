@@ -67,6 +67,32 @@ def test_samples_that_begin_in_the_middle_are_aligned() -> None:
     assert missing == 0
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("shape", ["upper byte", "0 to 255"])
+def test_sound_of_8_bits_is_read_from_the_right_byte(shape: str, cut: int) -> None:
+    """Every other byte is zero: the wrong byte gives the quieter sound. Where it begins, that is not known yet."""
+    rng = np.random.default_rng(1)
+    loudness = np.repeat(rng.uniform(5, 100, 40), 1000)
+    coarse = np.rint(loudness * np.sin(np.cumsum(rng.uniform(0.1, 0.6, 40_000)))).astype(np.int16)
+    samples = coarse * 256 if shape == "upper byte" else coarse + 128
+    found, missing = count_of(RawStream(BAUD), encode(samples, "raw")[cut:])
+    tail = len(samples) - 8000
+    end = cut + len(found) + missing
+    assert np.array_equal(found[-tail:], samples[end - tail : end])
+    assert missing <= BLOCK_SAMPLES
+
+
+def test_sound_of_8_bits_behind_a_quiet_room_loses_nothing() -> None:
+    """A recording of such a converter, played between the noise of another."""
+    rng = np.random.default_rng(2)
+    room = np.rint(rng.normal(0, 1.5, 8000)).astype(np.int16)
+    word = np.rint(20 * np.sin(np.arange(4000) * 0.3) * np.sin(np.arange(4000) * 0.002)).astype(np.int16) * 256
+    samples = np.concatenate([room, word, room, word, room])
+    found, missing = count_of(RawStream(BAUD), encode(samples, "raw"))
+    assert missing == 0
+    assert np.array_equal(found, samples[: len(found)])
+
+
 def test_silence_is_not_judged() -> None:
     samples = np.concatenate([np.zeros(5000, np.int16), sound(), np.zeros(5000, np.int16)])
     parser = RawStream(BAUD)
