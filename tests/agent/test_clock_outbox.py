@@ -87,7 +87,7 @@ def test_of_earlier_machines_nobody_claims_an_age_that_is_not_known(tmp_path: Pa
     clock.kernel, clock.sure, clock.wall_us = "cd34", True, 1_700_000_000_000_000
     outbox = Outbox(path, boot="b2", clock=clock)
     running(outbox)
-    eventually(lambda: outbox.depth().rows == 3, "open")
+    eventually(outbox.leasable, "read back")
     assert outbox.depth().oldest_age_s == 0.0, "made in 1970: not for 53 years"
     clock.now_ns += 5 * 10**9
     assert outbox.depth().oldest_age_s == pytest.approx(5.0), "as long as this run knows it"
@@ -99,7 +99,7 @@ def test_what_was_known_then_and_is_now_has_an_age(tmp_path: Path, running: Star
     clock.kernel, clock.wall_us = "cd34", clock.wall_us + 7_000_000
     outbox = Outbox(path, boot="b2", clock=clock)
     running(outbox)
-    eventually(lambda: outbox.depth().rows == 3, "open")
+    eventually(outbox.leasable, "read back")
     assert outbox.depth().oldest_age_s == pytest.approx(7.0)
 
 

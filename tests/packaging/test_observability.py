@@ -96,7 +96,8 @@ format = "text"
 
 def _has_result(agent: Agent) -> bool:
     try:
-        return json.loads(agent.get("/status"))["pipelines"]["move"]["latency"] != {}
+        pipeline = json.loads(agent.get("/status"))["pipelines"]["move"]
+        return pipeline["latency"] != {} and pipeline["drift"]["scores"] != {}
     except OSError:
         return False
 
