@@ -88,13 +88,16 @@ def test_lone_rows_are_durable_at_once_but_a_flow_waits_for_company(tmp_path: Pa
         eventually(lambda n=number: len(stored) > n, "a lone row")
     assert stored[saved_up - 1][1] - stored[0][1] < BURST_S * 0.9
     assert stored[-1][1] - stored[0][1] > BURST_S * 0.7
-    outbox.put("kw", {"n": 1}, priority=Priority.ALARM)
-    eventually(lambda: len(stored) > 2 * saved_up, "alarm")
-    assert stored[-1][1] - stored[-2][1] < 0.09
-    for _ in range(GROUP_ROWS):
-        outbox.put("kw", {"n": 2}, priority=Priority.RESULT)
-    eventually(lambda: sum(rows for rows, _ in stored) == 2 * saved_up + 1 + GROUP_ROWS, "full group")
-    assert stored[-1][1] - stored[2 * saved_up][1] < 0.09
+    # Of several tries one is quick, whatever else the machine does.
+    for count, priority, what in ((1, Priority.ALARM, "an alarm"), (GROUP_ROWS, Priority.RESULT, "a full group")):
+        waits_s = []
+        for _ in range(3):
+            before, begun_s = sum(rows for rows, _ in stored), time.monotonic()
+            for _ in range(count):
+                outbox.put("kw", {"n": 1}, priority=priority)
+            eventually(lambda n=before + count: sum(rows for rows, _ in stored) == n, what)
+            waits_s.append(stored[-1][1] - begun_s)
+        assert min(waits_s) < 0.8 * GROUP_S, what
 
 
 def test_leases_are_oldest_first_and_rejected_ones_come_again_in_order(tmp_path: Path, running: Start) -> None:
