@@ -103,8 +103,8 @@ def check_writable(path: Path) -> None:
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write or replace ``path``, whole or not at all; a link stays one. Raises CommandError."""
     check_writable(path)
-    path = path.resolve()
     try:
+        path = path.resolve()
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             scratch = Path(file.name)
             try:
@@ -115,5 +115,5 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
                 scratch.replace(path)
             finally:
                 scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be written ({error.strerror})") from error
+    except (OSError, RuntimeError) as error:  # the latter for links that go round, before Python 3.13
+        raise CommandError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error

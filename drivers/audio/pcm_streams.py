@@ -89,11 +89,11 @@ class RawStream:
 
     def _judge(self, even: npt.NDArray[np.int16], odd: npt.NDArray[np.int16]) -> npt.NDArray[np.int64]:
         """(count,) 0 or 1: on which byte the samples of each block begin; undecided blocks follow their predecessor."""
-        values = np.stack([even, odd]).astype(np.float64)
-        power = (np.diff(values, axis=2) ** 2).mean(axis=2)
+        power = np.stack([(np.diff(block.astype(np.float64), axis=1) ** 2).mean(axis=1) for block in (even, odd)])
         vote = np.where(power[1] * CLEARLY < power[0], 1, np.where(power[0] * CLEARLY < power[1], 0, -1))
         noisy = (vote < 0) & (power.min(axis=0) > LOUD_STEP**2)
-        vote = self._without_zeros(vote, values, power, (even.view(np.uint8).reshape(-1, BLOCK_SAMPLES, 2) == 0))
+        if len(vote):
+            self._judge_halves(vote, power, even, odd)
         quiet = np.flatnonzero(~noisy)
         self.noisy_blocks = len(noisy) - 1 - int(quiet[-1]) if len(quiet) else self.noisy_blocks + len(noisy)
         source = np.maximum.accumulate(np.where(vote >= 0, np.arange(len(vote)), -1))
@@ -103,27 +103,30 @@ class RawStream:
             self._phase = int(phase[-2])
         return phase
 
-    def _without_zeros(
+    def _judge_halves(
         self,
         vote: npt.NDArray[np.int64],
-        values: npt.NDArray[np.float64],
         power: npt.NDArray[np.float64],
-        zero: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.int64]:
-        """``vote``, where every other byte of a block is zero by what recent blocks say of their steps against their
-        spread. Until they say something, as it is."""
-        if not len(vote):
-            return vote
-        halves = np.any(np.all(zero, axis=1), axis=1) & np.all(power > 0, axis=0)
-        rough = np.log(np.where(halves, power / np.maximum(values.var(axis=2), 1e-9), 1))
-        said = np.where(halves, rough[0] - rough[1], np.where(vote < 0, 0, 2 * vote - 1) * MOST_EVIDENCE)
-        evidence = np.concatenate([self._evidence, np.clip(said, -MOST_EVIDENCE, MOST_EVIDENCE)])
-        recent = np.convolve(evidence, np.ones(RECENT_BLOCKS), "valid")
-        sure = np.logical_or.accumulate(np.concatenate([[self._sure], np.abs(recent) > DOUBT]))[1:]
+        even: npt.NDArray[np.int16],
+        odd: npt.NDArray[np.int16],
+    ) -> None:
+        """Changes ``vote`` (1 or more) where every other byte of a block is zero: to what the steps of recent blocks
+        say against their spread. Until these, or a block without zeros, have told, it stays."""
+        zero = np.all(even.view(np.uint8).reshape(-1, BLOCK_SAMPLES, 2) == 0, axis=1)
+        halves = np.any(zero, axis=1) & np.all(power > 0, axis=0)
+        said = np.where(vote < 0, 0, 2 * vote - 1) * MOST_EVIDENCE
+        sure = (vote >= 0) & ~halves
+        evidence = np.concatenate([self._evidence, said])
+        if halves.any():
+            spread = np.stack([block[halves].var(axis=1, dtype=np.float64) for block in (even, odd)])
+            rough = np.log(power[:, halves] / spread)
+            evidence[RECENT_BLOCKS - 1 :][halves] = np.clip(rough[0] - rough[1], -MOST_EVIDENCE, MOST_EVIDENCE)
+            recent = np.convolve(evidence, np.ones(RECENT_BLOCKS), "valid")
+            sure = np.logical_or.accumulate(sure | (np.abs(recent) > DOUBT)) | self._sure
+            told = halves & sure
+            vote[told] = np.where(recent > DOUBT, 1, np.where(recent < -DOUBT, 0, -1))[told]
         if len(vote) > 1:
-            self._evidence, self._sure = evidence[-RECENT_BLOCKS:-1], bool(sure[-2])
-        by_recent = np.where(recent > DOUBT, 1, np.where(recent < -DOUBT, 0, -1))
-        return np.where(halves & sure, by_recent, vote)
+            self._evidence, self._sure = evidence[-RECENT_BLOCKS:-1], self._sure or bool(sure[:-1].any())
 
 
 class MarkedStream:

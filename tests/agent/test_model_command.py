@@ -189,6 +189,11 @@ def test_bench_times_what_is_here_and_never_what_may_not_be(made: Path, capsys: 
     assert rows["akida"] == "not measured: its licence forbids it"
 
 
+def test_a_file_of_labels_that_is_not_there(graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build(graph, tmp_path / "out", "--labels", "words.txt") == 1
+    refused(capsys, "--labels words.txt: no such file")
+
+
 def test_export_writes_each_target_once(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for target in ("nir", "npz", "onnx", "onnx-window", "tflite"):
         out = tmp_path / target

@@ -42,6 +42,9 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureF
             write_whole(out, b"new")
         assert main(["model", "report", "activity", "-o", str(out)]) == 1
         assert complaint in capsys.readouterr().err
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(CommandError, match="round: cannot be written"):
+        write_whole(tmp_path / "round", b"new")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert main(["model", "export", "activity", "--target", "npz", "-o", str(tmp_path / "pipe")]) == 1
     assert "exists" in capsys.readouterr().err

@@ -112,6 +112,8 @@ def test_either_sensor_may_be_unplugged(fused: Fused) -> None:
         shown = axond("status", *config)
         assert shown.returncode == 0, shown.stderr
         assert f"  pipeline both: {sensor}: missing; results rest on {other}" in shown.stdout
+        findings = json.loads(axond("doctor", "--json", *config).stdout)["findings"]
+        assert {"agent.inputs"} == {one["id"] for one in findings if one["where"] == "pipelines.both"}
         found = fused.metrics()
         assert 0.3 < found['axond_fusion_quality{pipeline="both"}'] < 1
         quality = {
